@@ -1,0 +1,54 @@
+# Every target makes its own virtual environment when there is none: `make run` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: run test check format bench docs soak clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run     the daemon with a demo run to watch"
+	@echo "make test    every test that needs no account"
+	@echo "make check   format, lint, types, import direction, docs"
+	@echo "make bench   benchmarks, side by side with peers"
+	@echo "make docs    regenerate the generated reference pages"
+	@echo "make soak    the long tests"
+	@echo "make clean   remove what the other targets made"
+
+# pip 25.1 is the first that reads [dependency-groups].
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+run: $(READY)
+	$(BIN)/agentstream serve --demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/flake8 --version >/dev/null 2>&1; $(BIN)/flake8-async agentstream tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_docs.py
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+docs: $(READY)
+	$(BIN)/python -m agentstream.reference docs
+
+clean:
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
