@@ -1,0 +1,169 @@
+"""Tests with a real agent program: they run in a child pytest inside a loopback-only namespace, and are reported here.
+
+A process can't enter a network namespace with all its threads once it has some, so the tests can't be moved; they are run where
+they belong instead. The first test marked ``real_cli`` starts one child for all the selected ones; it sends each report
+over a pipe, and the outer pytest replays it as its own. So a test here is written like any other, its body, its daemon, its
+model server and its agent all see the same 127.0.0.1, and ``-k``, ``-x`` and the summary work as ever.
+
+Rejected: wrapping only the agent (the model server would be outside), and one child per test (a second each).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import attrs
+import pytest
+
+from tests.support import sandbox
+from tests.support.messages_api import MessagesAPI, Script, Turn
+
+#: The file descriptor that the child writes its reports to.
+_REPORTS: Final = "AGENTSTREAM_TEST_REPORTS"
+_CHILD: Final = pytest.StashKey["_Child"]()
+
+
+class _Child:
+    """The pytest in the namespace."""
+
+    def __init__(self, items: Sequence[pytest.Item]) -> None:
+        reports, write_end = os.pipe()
+        self._reports = os.fdopen(reports, "rb")
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
+        self._process = subprocess.Popen(
+            sandbox.command(
+                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(i.nodeid for i in items)]
+            ),
+            cwd=sandbox.CHECKOUT,
+            env={**os.environ, _REPORTS: str(write_end)},
+            pass_fds=[write_end],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        os.close(write_end)
+
+    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """The reports of one test, as they come."""
+        with contextlib.suppress(EOFError):
+            while True:
+                data = pickle.load(self._reports)
+                report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+                assert report.nodeid == item.nodeid
+                yield report
+                if report.when == "teardown":
+                    return
+        self._output.seek(0)
+        printed = self._output.read().decode(errors="replace")[-20_000:]
+        yield pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords={},
+            outcome="failed",
+            longrepr=f"the pytest in the namespace ended before this test did; it printed:\n{printed}",
+            when="call",
+        )
+
+    def end(self) -> None:
+        """Stop it, if it still runs."""
+        self._process.terminate()
+        self._process.wait()
+        self._reports.close()
+        self._output.close()
+
+
+class _Relay:
+    """Inside: the plugin that sends each report out."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        descriptor = int(os.environ[_REPORTS])
+        os.set_inheritable(descriptor, False)
+        self._reports = os.fdopen(descriptor, "wb")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest for each phase of each test."""
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        pickle.dump(data, self._reports)  # not JSON: a skip's place is a tuple and has to stay one
+        self._reports.flush()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a namespace the tests are skipped, for the reason that the system gives."""
+    if sandbox.inside():
+        if _REPORTS in os.environ:
+            config.pluginmanager.register(_Relay(config))
+        return
+    ours = [item for item in items if item.get_closest_marker("real_cli")]
+    if ours and (reason := sandbox.unavailable()):
+        for item in ours:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Outside: replay what the child reports. Inside, and for all other tests: as usual."""
+    if sandbox.inside() or not item.get_closest_marker("real_cli") or item.get_closest_marker("skip"):
+        return None
+    session = item.session
+    if _CHILD not in session.stash:
+        session.stash[_CHILD] = _Child([i for i in session.items if i.get_closest_marker("real_cli")])
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in session.stash[_CHILD].reports(item):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After ``-x`` or Ctrl-C the child is still busy."""
+    if _CHILD in session.stash:
+        session.stash[_CHILD].end()
+
+
+@pytest.fixture(scope="session")
+def claude() -> Path:
+    """The real Claude Code CLI."""
+    found = sandbox.find_claude()
+    if found is None:
+        pytest.skip(
+            "the Claude Code CLI is not installed: "
+            f"npm install --ignore-scripts --prefix .tools {sandbox.CLAUDE_PACKAGE}, or set AGENTSTREAM_TEST_CLAUDE"
+        )
+    return found
+
+
+@attrs.frozen
+class Stage:
+    """Where one test plays: a workspace, a home without an account, and a model that speaks what the test wrote for it."""
+
+    workspace: Path
+    home: Path
+    _models: ExitStack
+
+    def model(self, *turns: Turn, subagents: Mapping[str, Sequence[Turn]] | None = None) -> MessagesAPI:
+        """A running model server; it is stopped after the test."""
+        script = Script(turns=turns, subagents=subagents or {}, workspace=str(self.workspace))
+        return self._models.enter_context(MessagesAPI(script))
+
+    def environment(self, api: MessagesAPI, **extra: str) -> dict[str, str]:
+        """For the CLI, complete."""
+        return {**sandbox.claude_environment(self.home, api.url), **extra}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A fresh `Stage`."""
+    workspace, home = tmp_path / "workspace", tmp_path / "home"
+    workspace.mkdir()
+    home.mkdir()
+    with ExitStack() as models:
+        yield Stage(workspace=workspace, home=home, models=models)
