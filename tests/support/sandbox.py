@@ -57,9 +57,9 @@ def find_claude() -> Path | None:
     """The Claude Code CLI: ``AGENTSTREAM_TEST_CLAUDE``, else the checkout's ``.tools``, else the ``PATH``."""
     if named := os.environ.get("AGENTSTREAM_TEST_CLAUDE"):
         return Path(named)
-    local = CHECKOUT / ".tools" / "node_modules" / ".bin" / "claude"
-    if local.exists():
-        return local
+    # Not .bin/claude: without its install script that is a stub. The program itself is in the package for the platform.
+    for program in (CHECKOUT / ".tools" / "node_modules" / "@anthropic-ai").glob("claude-code-linux-*/claude"):
+        return program
     found = shutil.which("claude")
     return Path(found) if found else None
 
