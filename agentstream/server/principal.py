@@ -1,36 +1,51 @@
-"""Who is asking: what the door's halves (WebSocket, HTTP) know of a caller once the token was checked. Pure."""
+"""Who is at the door: what the HTTP side and the WebSocket side need to know of a caller.
+
+The two share these types and nothing else. `agentstream.server.auth` implements `Authenticator`; the composition root hands one
+to both sides.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, Protocol
 
 import attrs
 
 Scope = Literal["read", "control", "admin"]
 
-#: From weakest to strongest; each includes those before it.
-SCOPES: Final[tuple[Scope, ...]] = ("read", "control", "admin")
-
-
-def scopes_up_to(scope: Scope) -> frozenset[str]:
-    """``scope`` and every weaker one: what a token of that scope grants."""
-    return frozenset(SCOPES[: SCOPES.index(scope) + 1])
+#: What each scope includes: who may control may read, who may administer may do everything.
+INCLUDED_SCOPES: Final[Mapping[str, frozenset[str]]] = {
+    "read": frozenset({"read"}),
+    "control": frozenset({"read", "control"}),
+    "admin": frozenset({"read", "control", "admin"}),
+}
 
 
 @attrs.frozen
 class Principal:
-    """A caller. ``name`` is the token's name, fit for logs; it is never the token itself."""
+    """A caller who was let in. ``name`` is for logs: the token's name, never the token."""
 
-    name: str
     scopes: frozenset[str]
+    name: str
+
+    def may(self, scope: str) -> bool:
+        """Whether one of the scopes is, or includes, ``scope``."""
+        return any(scope in INCLUDED_SCOPES.get(held, frozenset({held})) for held in self.scopes)
 
 
 class Authenticator(Protocol):
-    """Whoever knows the tokens."""
+    """Tells who a caller is. Neither method blocks or raises."""
 
     def token(self, text: str) -> Principal | None:
-        """The caller that ``text`` belongs to; None for an unknown, revoked or expired token."""
+        """Whose token that is; None when it is unknown, revoked or expired."""
+
+    def anonymous(self) -> Principal | None:
+        """Who a caller without a token is; None unless the daemon runs with ``--no-auth``."""
 
 
-#: The caller of a daemon that runs with ``--no-auth``.
-ANYBODY: Final = Principal("anybody", scopes_up_to("admin"))
+#: Whether a ``Host`` header ("" where there was none) names this daemon: the defence against DNS rebinding.
+HostAllowed = Callable[[str], bool]
+
+#: Whether a page of this ``Origin`` (None where there was none) may talk to this ``Host``; ``has_token`` tells whether the caller
+#: sent a token or will have to, that is: False only for an anonymous caller. ``allowed(origin, host, has_token)``.
+OriginAllowed = Callable[[str | None, str, bool], bool]
