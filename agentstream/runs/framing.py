@@ -9,17 +9,17 @@ rest is counted and dropped, and the next line is read as if nothing had happene
 
 from __future__ import annotations
 
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 #: 15 times the longest line seen from a real agent (4.25 MB, AGENTS.md fact 3), and still small beside the machine's memory.
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
-@attrs.frozen
-class Line:
-    """One line without its end. ``length`` is the full length in bytes; of a truncated line ``data`` is the beginning."""
+class Line(NamedTuple):
+    """One line without its end. ``length`` is the full length in bytes; of a truncated line ``data`` is the beginning.
+
+    A tuple, because one is made for every line: a frozen attrs class takes 0.9 us to make, this 0.35.
+    """
 
     data: bytes
     length: int
