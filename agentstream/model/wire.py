@@ -33,7 +33,9 @@ _QUOTED = 60
 
 def format_time(moment: datetime) -> str:
     """ISO 8601, UTC, milliseconds, ``Z``."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    # All of ours are in UTC already; asking costs a fifth of converting.
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class _Expected(Exception):
@@ -204,11 +206,24 @@ def to_dict(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", converter.unstructure(value))
 
 
+#: Looked up once: the converter's own dispatch takes longer than the unstructuring, and this is done for every event.
+_UNSTRUCTURE_EVENT: dict[type[Event], Callable[[Event], dict[str, Any]]] = {
+    cls: converter.get_unstructure_hook(cls) for cls in EVENT_CLASSES
+}
+
+
 def event_body(event: Event) -> bytes:
     """An event's JSON text as the journal stores it. Its ``seq``, if any, is left out: see `with_seq`."""
     if event.seq is not None:
         event = attrs.evolve(event, seq=None)
-    return orjson.dumps(converter.unstructure(event), option=orjson.OPT_NON_STR_KEYS)
+    unstructure = _UNSTRUCTURE_EVENT.get(type(event))
+    value = unstructure(event) if unstructure is not None else converter.unstructure(event)
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+
+
+def not_journalled(body: bytes) -> bytes:
+    """Splice ``journalled: false`` into a body: what subscribers get while the disk takes nothing (C.7)."""
+    return b'{"journalled":false,%b' % body[1:]
 
 
 def with_seq(body: bytes, seq: int) -> bytes:
