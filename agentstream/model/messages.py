@@ -226,13 +226,32 @@ class ReplayComplete(ServerMessage):
 
 @attrs.frozen(kw_only=True)
 class Gap(ServerMessage):
-    """Events ``from_seq`` to ``to_seq`` can't be replayed: trimmed (``retention``), or of another journal (``epoch``)."""
+    """Events ``from_seq`` to ``to_seq`` can't all be replayed: trimmed (``retention``), or of another journal (``epoch``).
+
+    Retention: what is left of them follows (``"*"`` has holes there, a single work order has none of them). Epoch: the numbers
+    are those of the journal that is gone, whose end nobody knows (``to_seq`` equals ``from_seq``); the journal that there is
+    now is replayed from its beginning.
+    """
 
     type: Literal["gap"] = _tag("gap")
     work_order_id: str
     from_seq: int
     to_seq: int
     reason: Literal["retention", "epoch"]
+
+
+@attrs.frozen(kw_only=True)
+class EventsSkipped(ServerMessage):
+    """``count`` events were left out because of the subscription's ``max_events_per_second``; told before the next that passes.
+
+    Journalled ones among them have a ``seq`` from ``from_seq`` to ``to_seq``, and can be read over HTTP.
+    """
+
+    type: Literal["events_skipped"] = _tag("events_skipped")
+    work_order_id: str
+    count: int
+    from_seq: int | None = None
+    to_seq: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -266,6 +285,7 @@ SERVER_MESSAGES: tuple[type[ServerMessage], ...] = (
     Pong,
     ReplayComplete,
     Gap,
+    EventsSkipped,
     Ok,
     Submitted,
     Error,
