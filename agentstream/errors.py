@@ -112,3 +112,30 @@ class JournalError(AgentstreamError):
     """The journal cannot be read or written: disk full, read-only, or corrupt."""
 
     code = "JOURNAL_ERROR"
+
+
+class Unreachable(AgentstreamError):
+    """A client can't reach the daemon, or lost it before the answer came. Nobody sends it over the wire."""
+
+    code = "UNREACHABLE"
+
+
+class Gap(AgentstreamError):
+    """Events that a client asked for can't be replayed any more. The client raises it; ``on_gap="continue"`` goes on behind it.
+
+    ``from_seq`` to ``to_seq`` is what is missing, ``reason`` is ``retention`` (trimmed) or ``epoch`` (it is another journal, in
+    which the client's ``seq`` means nothing).
+    """
+
+    code = "GAP"
+
+    def __init__(self, *, work_order_id: str, from_seq: int, to_seq: int, reason: str) -> None:
+        why = "they were trimmed" if reason == "retention" else "the daemon has another journal now"
+        super().__init__(
+            f"events {from_seq} to {to_seq} of {work_order_id} can't be replayed: {why};"
+            ' subscribe with on_gap="continue" to go on without them'
+        )
+        self.work_order_id = work_order_id
+        self.from_seq = from_seq
+        self.to_seq = to_seq
+        self.reason = reason
