@@ -199,6 +199,12 @@ class Adapter(Protocol):
         ``files`` are the contents of those of `login_files` that exist.
         """
 
+    def login_hint(self) -> str | None:
+        """What to do when there is no login; None where the program is started all the same (and tells it by itself)."""
+
+    def version_command(self) -> tuple[str, ...] | None:
+        """The command that prints the program's version and ends; None when it has none."""
+
     def login_files(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Absolute paths of files that may hold a login."""
 
@@ -222,4 +228,8 @@ class Adapter(Protocol):
     def approval(
         self, request_id: str, decision: Decision, *, message: str | None, updated_input: dict[str, Any] | None
     ) -> bytes:
-        """What to write to stdin to answer a permission request. Raises `Conflict` where it asks for none."""
+        """What to write to stdin to answer a permission request. Raises `Conflict` where it asks for none.
+
+        An adapter has no state: where the answer is ``allow`` and nobody changed the input, the caller passes the request's own
+        ``input`` as ``updated_input`` (Claude Code does not allow a call without one); leaving it out raises ValueError.
+        """
