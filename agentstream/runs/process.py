@@ -72,6 +72,7 @@ class AgentProcess:
 
         Raises `SpawnFailed` when it could not be started; then nothing of it exists.
         """
+        told = False
         while messages := await self._messages():
             for message in messages:
                 match message:
@@ -87,11 +88,12 @@ class AgentProcess:
                     case {"exited": {"signal": str(name)}}:
                         self._ended(Exit(signal=name))
                     case {"gone": {"swept": int(swept)}}:
-                        self.swept = swept
+                        self.swept, told = swept, True
         # Without "gone", somebody killed the supervisor: the agent died with it, the rest is found by its environment.
         with trio.CancelScope(shield=True):
             await self._supervisor.wait()
-            await trio.to_thread.run_sync(sweep, {self.run_id})
+            if not told:
+                await trio.to_thread.run_sync(sweep, {self.run_id})
         self._ended(Exit(signal="SIGKILL"))
         self.gone.set()
 
@@ -120,10 +122,12 @@ class AgentProcess:
         return not scope.cancelled_caught
 
     async def aclose(self) -> None:
-        """Close our ends. The supervisor takes that for the daemon's death and kills what is left."""
+        """Close our ends. The supervisor takes that for the daemon's death, kills what is left, and is reaped here."""
         self._control.socket.close()
-        if self.stdin is not None:
-            await trio.aclose_forcefully(self.stdin)
+        with trio.move_on_after(_GONE_PATIENCE, shield=True):
+            if self.stdin is not None:
+                await self.stdin.aclose()
+            await self._supervisor.wait()
 
 
 async def spawn(
