@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from agentstream.agents import demo_program
+from agentstream.agents.base import Exit, Launch, Moment, RunRequest, Summary
+from agentstream.agents.demo import DemoAdapter
+from agentstream.errors import InvalidMessage
+from agentstream.model.events import (
+    AgentError,
+    AgentOutput,
+    AgentOutputDelta,
+    AgentPlan,
+    AgentRaw,
+    AgentSession,
+    AgentToolCall,
+    AgentToolResult,
+    ApprovalRequested,
+    Event,
+)
 
 PROGRAM = str(Path(demo_program.__file__))
 Line = dict[str, Any]
@@ -318,3 +336,79 @@ def test_a_message_during_a_turn_joins_it(asking: Conversation, tmp_path: Path) 
     asking.close_input()
     assert "and this too" in (tmp_path / "demo/notes.md").read_text()
     assert asking.end() == 0
+
+
+# --- its adapter -----------------------------------------------------------------------------------------------------
+
+
+def launch(cwd: Path, **fields: Any) -> Launch:
+    request = RunRequest(prompt=fields.pop("prompt", "count words"), cwd=str(cwd), **fields)
+    return DemoAdapter().launch(request, {"PATH": os.environ["PATH"]})
+
+
+def events_of(cwd: Path, **fields: Any) -> tuple[list[Event], Summary]:
+    """Start it as the daemon would, but with both ends of stdin given at once."""
+    start = launch(cwd, env={"DEMO_PACE": "0", **fields.pop("env", {})}, **fields)
+    done = subprocess.run(start.argv, input=start.stdin, env=start.env, cwd=cwd, stdout=subprocess.PIPE, check=False)
+    parser = DemoAdapter().parser(RunRequest(prompt="", cwd=str(cwd), work_order_id="w", run_id="r"))
+    at = Moment(datetime.now(UTC), 0.0)
+    events = [event for line in done.stdout.split(b"\n")[:-1] for event in parser.parse(line, at)]
+    assert parser.close(at) == []
+    outcome = DemoAdapter().outcome(parser.summary, Exit(code=done.returncode), "")
+    assert outcome.success, outcome
+    return events, parser.summary
+
+
+def test_its_lines_are_claude_codes(tmp_path: Path) -> None:
+    events, summary = events_of(tmp_path)
+    kinds = Counter(type(event) for event in events)
+    assert AgentRaw not in kinds
+    assert AgentError not in kinds
+    assert kinds[AgentSession] == 1
+    assert kinds[AgentToolCall] == kinds[AgentToolResult] > 10
+    assert [event.success for event in events if isinstance(event, AgentToolResult)].count(False) == 1
+    assert [len(event.items) for event in events if isinstance(event, AgentPlan)] == [5] * 6
+    assert (summary.finished, summary.error_code, summary.malformed_lines) == (True, None, 0)
+    assert summary.total_cost_usd == 0
+    assert summary.result_text is not None
+    assert summary.result_text.startswith("## Demo")
+
+
+def test_a_workspace_that_shadows_the_standard_library_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the workspace')\n")
+    (tmp_path / "agentstream").mkdir()
+    (tmp_path / "agentstream/__init__.py").write_text("raise SystemExit('imported from the workspace')\n")
+    _, summary = events_of(tmp_path)
+    assert summary.finished
+
+
+def test_variables_of_the_request_choose_the_scenario(tmp_path: Path) -> None:
+    events, _ = events_of(tmp_path, env={"DEMO_SCENARIO": "numbers", "DEMO_COUNT": "3"})
+    said = [event.content for event in events if isinstance(event, AgentOutput)]
+    assert said == ["Demo: line 1", "Demo: line 2", "Demo: line 3"]
+
+
+def test_it_asks_only_where_asking_was_asked_for(tmp_path: Path) -> None:
+    quiet, _ = events_of(tmp_path, ask_approvals=True)
+    assert not any(isinstance(event, ApprovalRequested) for event in quiet)
+    # Its stdin ends at once here, which denies.
+    asking, _ = events_of(tmp_path, ask_approvals=True, permission_mode="default")
+    assert [event.tool_name for event in asking if isinstance(event, ApprovalRequested)] == ["Write", "Bash"]
+
+
+def test_deltas_and_resume_reach_the_program(tmp_path: Path) -> None:
+    events, summary = events_of(tmp_path, include_deltas=True, resume_session_id="s-1", interactive=True)
+    assert any(isinstance(event, AgentOutputDelta) for event in events)
+    assert summary.session_id == "s-1"
+
+
+def test_an_empty_prompt_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMessage, match="taskPrompt"):
+        launch(tmp_path, prompt=" ")
+
+
+def test_it_needs_no_login_and_inherits_nothing() -> None:
+    adapter = DemoAdapter()
+    assert (adapter.agent_type, adapter.variables, adapter.login_files({"HOME": "/home/user"})) == ("demo", (), ())
+    assert adapter.login({}, {}) == "none needed"
+    assert "no model" in adapter.label
