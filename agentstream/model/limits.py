@@ -38,18 +38,17 @@ def encoded_size(value: Any) -> int:
 
 def split_text(text: str, budget: int = _BUDGET) -> Iterator[str]:
     """Pieces of ``text``, each at most ``budget`` bytes as a JSON string; joined they are the text."""
-    # An escaped control character takes six bytes, so no character takes more.
-    safe = budget // 6
-    while len(text) > safe and encoded_size(text) > budget:
-        take = safe
-        # Most text takes one byte a character: try for more before settling for the certain size.
-        for wanted in (budget - 2, budget // 2, budget // 3):
-            if encoded_size(text[:wanted]) <= budget:
-                take = wanted
-                break
-        yield text[:take]
-        text = text[take:]
-    yield text
+    # No character takes more than six bytes (an escaped control character), and most take one: try for more before settling
+    # for what is certain.
+    sizes = (budget - 2, budget // 2, budget // 3, budget // 6)
+    start = 0
+    while start < len(text):
+        piece = next(
+            (piece for size in sizes if encoded_size(piece := text[start : start + size]) <= budget),
+            text[start : start + sizes[-1]],
+        )
+        yield piece
+        start += len(piece)
 
 
 def fit(event: Event) -> list[Event]:

@@ -114,8 +114,14 @@ class WorkOrder:
     updated_at: datetime
     #: Runs so far.
     run_count: int = 0
+    #: Attempts at the current task; a further run begins again at 0.
+    attempt: int = 0
     #: What the last run told; a further run can resume it.
     session_id: str | None = None
+    #: What the next run is asked instead of the request's prompt.
+    next_prompt: str | None = None
+    #: The session that the next run continues.
+    next_session_id: str | None = None
     error: str | None = None
     error_code: str | None = None
 

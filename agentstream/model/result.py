@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import attrs
 
 from agentstream.model.events import Event, Usage
@@ -39,4 +41,8 @@ class ExecutionResult:
     #: Why it is no success: a code of docs/errors.md and a message that says what to do.
     error_code: str | None = None
     error: str | None = None
+    #: Another attempt may succeed, but not before ``retry_at`` if that is known.
+    retryable: bool = False
+    retry_at: datetime | None = None
+    #: Lines that could not be read as what the agent should print.
     malformed_lines: int = 0
