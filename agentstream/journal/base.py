@@ -66,11 +66,19 @@ class Journal(Protocol):
 
     @property
     def epoch(self) -> str:
-        """Names this journal; another one (a new file) has another epoch."""
+        """Names this journal; another one (a new file) has another epoch.
+
+        It changes while the daemon runs when a damaged file is replaced; ``seq`` goes on rising over that, and what the old
+        file held counts as trimmed.
+        """
 
     @property
     def head(self) -> int:
-        """The highest ``seq`` that was published; 0 in an empty journal."""
+        """The highest ``seq`` that was published, or is being published this moment; 0 in an empty journal.
+
+        It rises just before ``publish`` is called, so that replay up to `head` and then live events leave no hole; what comes
+        twice is told by its ``seq``.
+        """
 
     def statistics(self) -> JournalStatistics:
         """A frozen look, without touching the disk."""
@@ -91,9 +99,20 @@ class Journal(Protocol):
         """
 
     async def read(
-        self, after: int, *, up_to: int | None = None, work_order_ids: Sequence[str] | None = None, limit: int = 1000
+        self,
+        after: int,
+        *,
+        up_to: int | None = None,
+        work_order_ids: Sequence[str] | None = None,
+        limit: int = 1000,
+        max_bytes: int | None = None,
     ) -> list[Record]:
-        """Records with ``after < seq <= up_to``, ascending, at most ``limit``; of all work orders, or of those named."""
+        """Records with ``after < seq <= up_to``, ascending, at most ``limit``; of all work orders, or of those named.
+
+        ``up_to`` None: up to `head`, which no record is ever above. ``max_bytes`` ends the page with the record that reaches so
+        many bytes of bodies, so a page that is shorter than ``limit`` need not be the last: an empty one is. Raises
+        `JournalError` when the disk can't be read, as do all that follow.
+        """
 
     async def oldest(self, work_order_id: str | None) -> int:
         """The lowest ``seq`` from which on nothing of the work order (None: of any) was trimmed; 1 when nothing ever was.
@@ -102,7 +121,10 @@ class Journal(Protocol):
         """
 
     async def seq_before_time(self, moment: datetime, work_order_id: str | None) -> int:
-        """The ``since_seq`` that replays everything at or after ``moment``."""
+        """The ``since_seq`` that replays everything at or after ``moment``, and perhaps a little from before.
+
+        Where some of that was trimmed, it is low enough for the caller to find the gap with `oldest`.
+        """
 
     async def seq_before_last(self, count: int, work_order_id: str | None) -> int:
         """The ``since_seq`` that replays the last ``count`` events."""
