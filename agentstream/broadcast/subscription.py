@@ -1,0 +1,388 @@
+"""What one connection subscribed to, and how far each subscription has come: the decisions of replay and live. Pure.
+
+A connection's subscriptions are in one of two places:
+
+- **in the group**: they follow the broadcaster. While the connection is caught up (``behind is None``) each batch is decided by
+  `Course.select`. When it can't keep up, its backlog is dropped and the whole group is *behind*: nothing is taken live
+  any more, and pages are read from the journal after the group's cursor, until one reaches the head.
+- **replaying**: a subscription that asked for history reads pages after its own cursor. When a page reaches the head, it joins
+  the group, wherever that is.
+
+Both end the same way: `Course.take` is called with a page and the head *of that moment*, and decides "joined" without letting
+anything else run; what is published later comes live. So nothing is missing. And nothing comes twice, because each
+place remembers up to which ``seq`` it was served (``after``), which also covers a batch that was on its way while somebody
+joined.
+
+Who decides about a record when both ``"*"`` and its work order are subscribed to? Each subscription is responsible for what
+has a higher ``seq`` than its ``begin`` (the head when it came, or where its replay starts). The specific one goes before ``"*"``.
+When it ends while ``"*"`` is there, it stays as a *remainder*, under the wishes of ``"*"``, until ``"*"`` has passed the point
+where it is: else its unsent events would be a hole in ``"*"``, or its sent ones would come again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+import attrs
+
+from agentstream.agents.base import Moment
+from agentstream.broadcast.batch import ALL, CREATED, Batch, Chunk
+from agentstream.broadcast.limiter import Limiter
+from agentstream.journal.base import Record
+from agentstream.model.events import EVENT_CLASSES
+from agentstream.model.messages import EventsSkipped, Filters, Gap, ReplayComplete
+from agentstream.model.wire import type_of
+
+Notice = ReplayComplete | Gap | EventsSkipped
+
+
+@cache
+def unwanted_types(filters: Filters) -> frozenset[str]:
+    """The event types that these filters keep out, so that a decision is one look into a set."""
+    return frozenset(type_of(cls) for cls in EVENT_CLASSES if not all(getattr(filters, name) for name in cls.filters))
+
+
+@attrs.define(eq=False, kw_only=True)
+class Subscription:
+    """One work order (or `ALL`) on one connection."""
+
+    work_order_id: str
+    filters: Filters
+    #: Responsible for records with a higher ``seq``.
+    begin: int
+    #: Done with everything up to here; while replaying that is its cursor.
+    after: int
+    replaying: bool
+    #: Up to here, ``"*"`` has nothing to send of this work order any more.
+    floor: int = 0
+    #: Trimmed records up to here were told as a gap.
+    told: int = 0
+    #: The client waits for `ReplayComplete`.
+    announce: bool = False
+    #: Ended by the client, kept for ``"*"``.
+    remainder: bool = False
+    limiter: Limiter | None = None
+    unwanted: frozenset[str] = frozenset()
+
+
+@attrs.frozen
+class Read:
+    """A page to be read from the journal: ``after < seq <= up_to``, of these work orders (None: of all)."""
+
+    #: Who replays; None: the group catches up.
+    subscription: Subscription | None
+    after: int
+    up_to: int
+    work_order_ids: tuple[str, ...] | None
+    #: Whose trimming matters for the page, `ALL` among them.
+    subjects: tuple[str, ...]
+
+
+class Course:
+    """The subscriptions of one connection. ``head`` is always the highest ``seq`` that the broadcaster has begun to deliver."""
+
+    def __init__(self) -> None:
+        self._subscriptions: dict[str, Subscription] = {}
+        #: Everything up to here was handed over, as far as the group wants it; None: caught up.
+        self._behind: int | None = None
+        #: What was reached when the group last caught up.
+        self._after = 0
+        #: The end of the last batch that came here.
+        self._served = 0
+        #: Who has pages to read, in turn: a work order id for a replay, None for the group.
+        self._turns: deque[str | None] = deque()
+        #: No subscription needs a look at single records.
+        self._plain = True
+
+    # --- what is asked for ---------------------------------------------------------------------------------------
+
+    @property
+    def behind(self) -> bool:
+        """Whether the group catches up from the journal."""
+        return self._behind is not None
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether anything has to be read from the journal: the group, or a replay."""
+        return bool(self._turns)
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def subscriptions(self) -> list[Subscription]:
+        """What the client knows as its subscriptions."""
+        return [one for one in self._subscriptions.values() if not one.remainder]
+
+    def ids(self) -> frozenset[str]:
+        """Whose records concern this connection; remainders included."""
+        return frozenset(self._subscriptions)
+
+    def subscribe(
+        self,
+        work_order_id: str,
+        filters: Filters,
+        *,
+        head: int,
+        since: int | None = None,
+        limiter: Limiter | None = None,
+    ) -> None:
+        """Begin after ``head``, or with a replay of what came after ``since``.
+
+        Subscribing again replaces filters and limit and keeps the place; with ``since`` it begins anew from there.
+        """
+        old = self._subscriptions.get(work_order_id)
+        if work_order_id == ALL and (old is None or since is not None):
+            # What ``"*"`` had sent, or left to remainders, counts no more: it begins anew.
+            for one in self._remainders():
+                self._drop(one)
+            for one in self._subscriptions.values():
+                one.floor = 0
+        if old is not None and since is None:
+            old.filters, old.unwanted, old.limiter = filters, unwanted_types(filters), limiter
+            old.remainder = False
+        else:
+            star = self._subscriptions.get(ALL)
+            begin = head if since is None else since
+            self._subscriptions[work_order_id] = Subscription(
+                work_order_id=work_order_id,
+                filters=filters,
+                unwanted=unwanted_types(filters),
+                limiter=limiter,
+                begin=begin,
+                after=begin,
+                replaying=since is not None,
+                announce=since is not None,
+                floor=max(self._sent(old), old.floor) if old else self._sent(star) if star else 0,
+            )
+            if since is not None and work_order_id not in self._turns:
+                self._turns.append(work_order_id)
+        self._changed()
+
+    def unsubscribe(self, work_order_id: str) -> bool:
+        """End a subscription; False when there was none."""
+        ended = self._subscriptions.get(work_order_id)
+        if ended is None or ended.remainder:
+            return False
+        star = self._subscriptions.get(ALL)
+        if work_order_id == ALL:
+            for one in [ended, *self._remainders()]:
+                self._drop(one)
+        elif star is not None:
+            ended.remainder, ended.announce, ended.limiter = True, False, None
+            reached = max(ended.floor, star.begin)
+            if reached > ended.after:
+                # Of its replay, ``"*"`` needs only what it has not sent itself.
+                ended.after = ended.begin = reached
+        else:
+            self._drop(ended)
+        self._changed()
+        return True
+
+    def _drop(self, ended: Subscription) -> None:
+        del self._subscriptions[ended.work_order_id]
+        if ended.replaying:
+            self._turns.remove(ended.work_order_id)
+
+    def _sent(self, one: Subscription) -> int:
+        """Up to where its records have gone out. Not the head: a batch may be on its way to this connection."""
+        if one.replaying:
+            return one.after
+        return max(one.after, max(self._after, self._served) if self._behind is None else self._behind)
+
+    def _remainders(self) -> list[Subscription]:
+        return [one for one in self._subscriptions.values() if one.remainder]
+
+    def _changed(self) -> None:
+        self._plain = not any(
+            one.replaying or one.remainder or one.limiter is not None for one in self._subscriptions.values()
+        ) and (ALL not in self._subscriptions or len(self._subscriptions) == 1)
+
+    # --- live ------------------------------------------------------------------------------------------------------
+
+    def select(self, batch: Batch, only: str | None) -> Chunk | None:
+        """What of a batch goes out now, where all of it is decided alike and the bytes are shared with others.
+
+        ``only``: the one of this connection's subscriptions that the batch concerns; None when it concerns several. Raises `Mixed`
+        where records must be looked at one by one: then ask `choose`.
+        """
+        if self._behind is not None:
+            return None
+        if only is not None and self._plain:
+            one = self._subscriptions.get(only)
+            if one is not None and batch.first > one.after and batch.first > self._after:
+                self._served = batch.last or self._served
+                return batch.chunk(only, one.unwanted)
+        elif not self._subscriptions and batch.first > self._after:
+            self._served = batch.last or self._served
+            return batch.announcements()
+        raise Mixed
+
+    def choose(self, batch: Batch, at: Moment) -> list[Record | Notice]:
+        """What of a batch goes out now, with what has to be told in between."""
+        if self._behind is not None:
+            return []
+        self._settle(batch.first)
+        self._served = batch.last or self._served
+        out: list[Record | Notice] = []
+        for record in batch.records:
+            if record.seq is None or record.seq > self._after:
+                self._decide(record, at, out)
+        return out
+
+    def _settle(self, first: float) -> None:
+        """Let go of remainders that ``"*"`` has caught up with: not before a batch that lies wholly after them."""
+        star = self._subscriptions.get(ALL)
+        if first == math.inf or star is None or star.replaying or first <= max(star.after, self._after):
+            return
+        for one in self._remainders():
+            if not one.replaying and one.after < first:
+                self._drop(one)
+                self._changed()
+
+    def _owner(self, record: Record) -> Subscription | None:
+        one = self._subscriptions.get(record.work_order_id)
+        star = self._subscriptions.get(ALL)
+        if record.seq is None:
+            return one or star
+        if one is not None and record.seq > one.begin:
+            return one
+        if star is not None and record.seq > star.begin and (one is None or record.seq > one.floor):
+            return star
+        return None
+
+    def _decide(self, record: Record, at: Moment, out: list[Record | Notice]) -> None:
+        """One record for the group, live or from a page."""
+        one = self._owner(record)
+        if one is None:
+            if record.type == CREATED:
+                out.append(record)
+        elif not one.replaying and (record.seq is None or record.seq > one.after):
+            wishes = self._subscriptions[ALL] if one.remainder else one
+            if record.type in wishes.unwanted:
+                return
+            if wishes.limiter is not None:
+                if not wishes.limiter.admits(record, at.monotonic):
+                    return
+                skipped = wishes.limiter.take_skipped(wishes.work_order_id, at)
+                if skipped is not None:
+                    out.append(skipped)
+            out.append(record)
+
+    def fall_behind(self, cursor: int) -> None:
+        """What was to go out after ``cursor`` was dropped: the group catches up from there."""
+        if self._behind is not None:
+            raise AssertionError("a group that is behind has nothing live to lose")
+        self._behind = cursor
+        self._turns.append(None)
+
+    # --- from the journal ------------------------------------------------------------------------------------------
+
+    def next_read(self, head: int, *, announced_from: int = 0) -> Read | None:
+        """The next page that is needed, replays and the group in turn; None: nothing, all is live.
+
+        ``announced_from``: the ``seq`` from which on the caller can give `take` every `CREATED` record. Where the group needs
+        earlier ones, the page is of all work orders.
+        """
+        if not self._turns:
+            return None
+        turn = self._turns[0]
+        self._turns.rotate(-1)
+        if turn is not None:
+            one = self._subscriptions[turn]
+            return Read(one, one.after, head, None if turn == ALL else (turn,), (turn,))
+        assert self._behind is not None
+        group = tuple(key for key, one in self._subscriptions.items() if not one.replaying)
+        wide = ALL in group or self._behind + 1 < announced_from
+        return Read(None, self._behind, head, None if wide else group, group)
+
+    def take(
+        self,
+        read: Read,
+        page: Sequence[Record],
+        *,
+        complete: bool,
+        head: int,
+        oldest: Mapping[str, int],
+        at: Moment,
+        announced: Iterable[Record] = (),
+    ) -> list[Record | Notice]:
+        """What of a page goes out, and the cursor moves on; nothing when the page isn't needed any more.
+
+        ``complete``: the page holds all up to ``read.up_to``; otherwise it ends with its last record. ``oldest``: for each of
+        ``read.subjects`` what `Journal.oldest` says, asked after the page was read. ``announced``: `CREATED` records.
+        """
+        end = read.up_to if complete or not page else page[-1].seq or read.up_to
+        if read.subscription is None:
+            return self._take_for_group(read, page, end, head, oldest, at, announced)
+        one = read.subscription
+        if self._subscriptions.get(one.work_order_id) is not one or one.after != read.after:
+            return []
+        out: list[Record | Notice] = []
+        self._tell_gap(one, read.after, oldest, at, out)
+        unwanted = self._subscriptions[ALL].unwanted if one.remainder else one.unwanted
+        out.extend(record for record in page if record.type not in unwanted and self._owner(record) is one)
+        one.after = max(end, one.after)
+        if one.after >= head:
+            one.replaying = False
+            self._turns.remove(one.work_order_id)
+            if one.announce:
+                one.announce = False
+                out.append(ReplayComplete(timestamp=at.wall, work_order_id=one.work_order_id, seq=one.after))
+            self._changed()
+        return out
+
+    def _take_for_group(
+        self,
+        read: Read,
+        page: Sequence[Record],
+        end: int,
+        head: int,
+        oldest: Mapping[str, int],
+        at: Moment,
+        announced: Iterable[Record],
+    ) -> list[Record | Notice]:
+        if self._behind != read.after:
+            return []
+        out: list[Record | Notice] = []
+        for key in read.subjects:
+            one = self._subscriptions.get(key)
+            if one is not None and not one.replaying:
+                self._tell_gap(one, max(read.after, one.after), oldest, at, out)
+        if read.work_order_ids is not None:
+            known = set(read.work_order_ids)
+            others = [r for r in announced if r.seq is not None and read.after < r.seq <= end]
+            page = sorted(
+                [*page, *(r for r in others if r.work_order_id not in known)], key=lambda record: record.seq or 0
+            )
+        for record in page:
+            self._decide(record, at, out)
+        self._behind = end
+        if end >= head:
+            self._behind = None
+            self._after = end
+            self._turns.remove(None)
+        return out
+
+    def _tell_gap(
+        self, one: Subscription, after: int, oldest: Mapping[str, int], at: Moment, out: list[Record | Notice]
+    ) -> None:
+        seen = max(after, one.told)
+        there = oldest.get(one.work_order_id, 1)
+        if seen + 1 < there and not one.remainder:
+            one.told = there - 1
+            out.append(
+                Gap(
+                    timestamp=at.wall,
+                    work_order_id=one.work_order_id,
+                    from_seq=seen + 1,
+                    to_seq=there - 1,
+                    reason="retention",
+                )
+            )
+
+
+class Mixed(Exception):
+    """`Course.select` can't decide for the batch as a whole."""
