@@ -127,7 +127,7 @@ ERROR_CODES: Final[tuple[ErrorCode, ...]] = (
         "KILLED",
         "run",
         "a signal from outside killed the agent",
-        "After SIGKILL look for the out-of-memory killer in the kernel's log.",
+        "Find out who sent it; SIGKILL is often the out-of-memory killer, which writes to the kernel's log.",
         retryable=True,
     ),
     ErrorCode("CRASHED", "run", "the agent's program crashed", "Read its stderr; update the program.", retryable=True),
@@ -219,7 +219,7 @@ def died(exit: Exit, stderr_tail: str, *, before: str | None = None) -> Outcome:
     name = exit_signal(exit)
     last = last_line(stderr_tail)
     if name is not None and name not in _OWN_FAULT:
-        return failure("KILLED", f"{name}, while it was in trouble ({before})" if before else name)
+        return failure("KILLED", f"{name}, after {before}" if before else name)
     if name is not None:
         return failure("CRASHED", f"{name}: {last}" if last else name)
     if exit.code == 0:
