@@ -19,11 +19,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import pytest
 
+from agentstream.agents.base import RunRequest
 from tests.support import sandbox
 from tests.support.messages_api import MessagesAPI, Script, Turn
 
@@ -143,11 +144,24 @@ def claude() -> Path:
 
 @attrs.frozen
 class Stage:
-    """Where one test plays: a workspace, a home without an account, and a model that speaks what the test wrote for it."""
+    """Where one run plays: a workspace, a home without an account, and a model that speaks what the test wrote for it."""
 
-    workspace: Path
-    home: Path
+    directory: Path
     _models: ExitStack
+
+    @property
+    def workspace(self) -> Path:
+        """The agent's working directory."""
+        return self.directory / "workspace"
+
+    @property
+    def home(self) -> Path:
+        """The agent's home directory."""
+        return self.directory / "home"
+
+    def twin(self, name: str) -> Stage:
+        """Another one beside it, as new."""
+        return make_stage(self.directory / name, self._models)
 
     def model(self, *turns: Turn, subagents: Mapping[str, Sequence[Turn]] | None = None) -> MessagesAPI:
         """A running model server; it is stopped after the test."""
@@ -158,12 +172,26 @@ class Stage:
         """For the CLI, complete."""
         return {**sandbox.claude_environment(self.home, api.url), **extra}
 
+    def request(self, api: MessagesAPI, env: Mapping[str, str] | None = None, **more: Any) -> RunRequest:
+        """A run of the CLI here, with this model."""
+        options: dict[str, Any] = {"prompt": "make hello", "permission_mode": "bypassPermissions", **more}
+        return RunRequest(cwd=str(self.workspace), env=self.environment(api, **(env or {})), **options)
+
+
+def make_stage(directory: Path, models: ExitStack) -> Stage:
+    """A fresh one below ``directory``."""
+    stage = Stage(directory, models)
+    stage.workspace.mkdir(parents=True)
+    stage.home.mkdir()
+    return stage
+
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A fresh `Stage`."""
-    workspace, home = tmp_path / "workspace", tmp_path / "home"
-    workspace.mkdir()
-    home.mkdir()
+def stage(claude: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A `Stage`, with the CLI as ``claude`` on the ``PATH``."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "claude").symlink_to(claude)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
     with ExitStack() as models:
-        yield Stage(workspace=workspace, home=home, models=models)
+        yield make_stage(tmp_path, models)

@@ -93,10 +93,10 @@ def kinds(printed: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_cli_prints_what_was_recorded(name: str, claude: Path, stage: Stage, tmp_path: Path) -> None:
+def test_the_cli_prints_what_was_recorded(name: str, claude: Path, stage: Stage) -> None:
     case = CASES[name]
     api = stage.model(*case.turns, subagents=case.subagents)
-    stdout = tmp_path / "stdout"
+    stdout = stage.directory / "stdout"
     with stdout.open("wb") as spool:  # not a pipe: the CLI does not drain one when it exits
         ended = subprocess.run(
             [claude, "-p", "make hello", *_ALWAYS, *case.arguments],
