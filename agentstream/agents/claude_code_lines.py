@@ -86,12 +86,11 @@ class ClaudeLines(LineParser):
         self._error_told = False
 
     def read(self, item: dict[str, Any], at: Moment, out: list[Event]) -> None:
-        kind = self.kind_of(item)
-        row = self.readers.get(kind)
-        if row is None:
-            self.raw(kind, item, at, out)
+        reader = self.readers.get(item["type"]) or self.readers.get(self.kind_of(item))
+        if reader is None:
+            self.raw(self.kind_of(item), item, at, out)
         else:
-            row(self, item, item, at, out)
+            reader(self, item, item, at, out)
 
     def kind_of(self, item: dict[str, Any]) -> str:
         kind = item.get("type")
@@ -159,11 +158,11 @@ class ClaudeLines(LineParser):
             raise TypeError("content")
         for block in blocks:
             kind = f"{role} [{block.get('type')}]" if type(block) is dict else f"{role} [unknown]"
-            read = self.readers.get(kind)
+            reader = self.readers.get(kind)
             before = len(out)
             try:
-                if read is not None:
-                    read(self, block, line, at, out)
+                if reader is not None:
+                    reader(self, block, line, at, out)
                     continue
             except Exception:  # noqa: BLE001 - one block of an unknown shape doesn't hurt its neighbours
                 del out[before:]
