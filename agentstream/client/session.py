@@ -21,6 +21,7 @@ import orjson
 import trio
 
 from agentstream.client.cursor import Backoff, Cursor, error_from
+from agentstream.client.nursery import open_helpers
 from agentstream.client.subscription import Link, OnGap, Retry, Subscription
 from agentstream.client.transport import Address, Api, segment
 from agentstream.client.websocket import Connection
@@ -55,18 +56,11 @@ async def connect(
     reconnect for as long as it takes, and ``on_retry`` is told before each wait; a refused token is final. Leaving the block
     closes everything; an exception of the block comes out as it is, not in a group.
     """
-    failure: BaseException | None = None
     link = Link(address=Address.parse(url), token=token, ssl_context=ssl_context, backoff=backoff, on_retry=on_retry)
-    async with trio.open_nursery() as nursery:
-        try:
-            client = Client(nursery, link)
-            await client._connected()
-            yield client
-        except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery, which would wrap it in a group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    async with open_helpers() as nursery:
+        client = Client(nursery, link)
+        await client._connected()
+        yield client
 
 
 class _Answer:

@@ -14,6 +14,8 @@ import orjson
 import trio
 import trio_websocket
 
+from agentstream.client.nursery import open_helpers
+
 NOW = "2026-01-31T12:00:00.000Z"
 
 
@@ -123,18 +125,11 @@ class Peer:
 async def peer(*scripts: Script) -> AsyncIterator[Peer]:
     """A peer on a free port."""
     self = Peer(list(scripts))
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with open_helpers() as nursery:
         server = await nursery.start(trio_websocket.serve_websocket, self.handle, "127.0.0.1", 0, None)
         self.url = f"http://127.0.0.1:{server.port}"
-        try:
-            with trio.fail_after(30):
-                yield self
-        except BaseException as error:  # noqa: BLE001 - raised below, as it is and not in the nursery's group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        with trio.fail_after(30):
+            yield self
 
 
 def moment() -> datetime:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentstream.client.cursor import Backoff, Cursor
@@ -73,6 +73,7 @@ def daemon(journal: list[int], head: int, since: int | None) -> list[dict[str, A
     return messages + [output(seq) for seq in journal if seq > head]
 
 
+@settings(deadline=None)
 @given(
     journal=st.lists(st.integers(1, 300), unique=True, max_size=60).map(sorted),
     lives=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 300)), max_size=8),
