@@ -65,7 +65,7 @@ const loginView = new Login(async (value) => {
   start();
 });
 const dialog = new SubmitDialog(
-  () => api.get("/agents").then((data) => (agents = listOf(data, "agents"))),
+  loadAgents,
   async (request) => {
     const order = await api.post("/work-orders", request);
     store.putOrder(state, order);
@@ -85,6 +85,7 @@ const header = new RunHeader({
     draw();
     tools.reveal(call);
   },
+  again: schedule,
 });
 const approvals = new Approvals((requestId, decision, message) => api.post(`/approvals/${segment(requestId)}`, { decision, message }));
 const activity = new Activity({ event: fetchEvent, older: loadOlder, latest: loadLatest });
@@ -123,10 +124,10 @@ const frame = h(
   h(
     "header",
     { class: "topbar" },
-    h("a", { class: "brand", href: "#/" }, h("span", { class: "mark", "aria-hidden": "true" }), "agentstream"),
+    h("a", { class: "brand", href: "#/" }, h("span", { class: "brand-mark", "aria-hidden": "true" }), "agentstream"),
     pill,
     summary,
-    h("button", { type: "button", class: "primary new", onclick: () => dialog.open() }, "New work order"),
+    h("button", { type: "button", class: "primary new", onclick: () => dialog.open() }, "New", h("span", { class: "new-long" }, " work order")),
   ),
   orders.element,
   mainView,
@@ -257,24 +258,25 @@ function limitHistory(message) {
 function refresh() {
   act(() => loadList(false));
   act(async () => {
-    store.putApprovals(state, listOf(await api.get("/approvals"), "approvals"));
+    store.putApprovals(state, (await api.get("/approvals")).items);
     schedule();
   });
-  if (!agents.length) act(async () => (agents = listOf(await api.get("/agents"), "agents")));
+  if (!agents.length) act(loadAgents);
+}
+
+async function loadAgents() {
+  agents = (await api.get("/agents")).items;
+  schedule();
+  return agents;
 }
 
 async function loadList(more) {
   const cursor = more && list.cursor ? `&cursor=${segment(list.cursor)}` : "";
   const data = await api.get(`/work-orders?limit=${LIST_PAGE}${cursor}`);
-  for (const order of listOf(data, "items")) store.putOrder(state, order);
+  for (const order of data.items) store.putOrder(state, order);
   if (more || !list.loaded) list.cursor = data.cursor ?? null;
   list.loaded = true;
   schedule();
-}
-
-/** A list is either the data itself or one of its fields. */
-function listOf(data, name) {
-  return Array.isArray(data) ? data : data[name] ?? data.items ?? [];
 }
 
 async function loadDetail(detail) {
@@ -282,8 +284,8 @@ async function loadDetail(detail) {
     const order = await api.get(`/work-orders/${segment(detail.id)}`);
     detail.order = order;
     store.putOrder(state, order);
-    const runs = listOf(await api.get(`/runs?workOrderId=${segment(detail.id)}`), "runs");
-    for (const run of runs) store.putRun(detail, run);
+    const runs = await api.get(`/runs?workOrderId=${segment(detail.id)}`);
+    for (const run of runs.items) store.putRun(detail, run);
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) detail.missing = "There is no such work order.";
     else say(error.message);
@@ -305,13 +307,14 @@ function open(id) {
 }
 
 async function fetchEvent(seq) {
-  const found = await events(state.detail.id, seq - 1, 1);
-  if (found[0]?.seq !== seq) throw new ApiError(404, "NOT_FOUND", "The journal no longer has this event.");
-  return found[0];
+  const { items } = await events(state.detail.id, seq - 1, 1);
+  if (items[0]?.seq !== seq) throw new ApiError(404, "NOT_FOUND", "The journal no longer has this event.");
+  return items[0];
 }
 
-async function events(workOrderId, sinceSeq, limit) {
-  return listOf(await api.get(`/work-orders/${segment(workOrderId)}/events?sinceSeq=${sinceSeq}&limit=${limit}`), "events");
+/** `{items, lastSeq}`: everything of the work order up to `lastSeq` is in `items`, which may be empty. */
+function events(workOrderId, sinceSeq, limit) {
+  return api.get(`/work-orders/${segment(workOrderId)}/events?sinceSeq=${sinceSeq}&limit=${limit}`);
 }
 
 /**
@@ -323,16 +326,14 @@ async function rowsBefore(run, seq) {
   for (let reach = PAGE; ; reach *= 2) {
     const from = Math.max(0, seq - 1 - reach);
     const rows = [];
-    let after = from;
-    for (;;) {
+    for (let after = from; after < seq - 1; ) {
       const page = await events(detail.id, after, PAGE);
-      for (const event of page) {
-        if (event.seq >= seq || event.runId !== run.id) continue;
-        const row = store.rowOf(event, run, detail.order?.workspace);
+      for (const event of page.items) {
+        const row = event.seq < seq && event.runId === run.id ? store.rowOf(event, run, detail.order?.workspace) : null;
         if (row) rows.push(row);
       }
-      after = page.at(-1)?.seq ?? seq;
-      if (page.length < PAGE || after >= seq - 1) break;
+      if (page.lastSeq <= after) break;
+      after = page.lastSeq;
     }
     if (rows.length || from === 0) return { rows, complete: from === 0 };
   }
@@ -356,7 +357,7 @@ function loadLatest(run) {
 
 async function fetchCall(run, call) {
   const whole = await api.get(`/runs/${segment(run.id)}/tool-calls/${segment(call.id)}`);
-  return { input: whole.input ?? whole.call?.input, content: whole.content ?? whole.result?.content ?? null };
+  return { input: whole.input, content: whole.result?.content ?? null };
 }
 
 // --- the beginning -------------------------------------------------------------------------------------------------------

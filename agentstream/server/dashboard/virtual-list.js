@@ -13,6 +13,8 @@ import { h, setAttribute, setText } from "./dom.js";
 
 // Rows beyond the edges, so that a quick flick doesn't show white.
 const OVERSCAN = 6;
+// How long after a row was expanded what comes into it is brought into view, in milliseconds.
+const BRING_IN = 1500;
 
 export class VirtualList {
   /**
@@ -187,7 +189,7 @@ export class VirtualList {
       setAttribute(entry.button, "tabindex", key === active ? "0" : "-1");
       if (this.options.expand) setAttribute(entry.button, "aria-expanded", String(key === this.expandedKey));
     }
-    const behind = this.options.follow && !this.following && this._source.length > 0;
+    const behind = this.options.follow && !this.following && this._height - top - view > rowHeight;
     if (this._jump.hidden === behind) this._jump.hidden = !behind;
     if (behind) setText(this._jump, this.options.jumpLabel?.() ?? "Jump to latest");
   }
@@ -214,6 +216,7 @@ export class VirtualList {
         this._expansion = h("div", { class: "expansion" }, content);
         this._rows.get(key)?.element.append(this._expansion);
         this._expansionSize.observe(this._expansion);
+        this._bringIn = performance.now() + BRING_IN;
         // Reading an expanded row and following the end exclude each other.
         if (this.following && this.options.follow) this.following = false;
       }
@@ -223,8 +226,15 @@ export class VirtualList {
 
   _measure() {
     const extra = this._expansion?.isConnected ? this._expansion.offsetHeight : this._expansion ? this._extra : 0;
+    const grown = extra > this._extra;
     this._extra = extra;
     this._resize();
+    if (grown && performance.now() < this._bringIn) {
+      const top = this._indexOf(this.expandedKey) * this.options.rowHeight;
+      const bottom = top + this.options.rowHeight + extra;
+      const view = this._scroller;
+      if (bottom > view.scrollTop + view.clientHeight) view.scrollTop = Math.min(top, bottom - view.clientHeight);
+    }
     this._layout();
   }
 

@@ -10,7 +10,7 @@ import { STATUS_LABELS } from "./order-list.js";
 const TIMELINE_MS = 400;
 
 export class RunHeader {
-  /** @param {object} actions {cancel, runAgain, pickRun(id), pickCall(call), back} */
+  /** @param {object} actions {cancel, runAgain, pickRun(id), pickCall(call), again() for another frame} */
   constructor(actions) {
     this._actions = actions;
     this._drawn = 0;
@@ -37,9 +37,9 @@ export class RunHeader {
         ["calls", "Tool calls"],
         ["elapsed", "Elapsed"],
         ["remaining", "Remaining"],
-        ["tokens", "Tokens"],
+        ["tokens", "Tokens in/out"],
         ["cost", "Cost"],
-      ].map(([key, label]) => [key, stat(label)]),
+      ].map(([key, label]) => [key, stat(key, label)]),
     );
     this.timeline = new Timeline((call) => actions.pickCall(call));
     this.element = h(
@@ -125,7 +125,7 @@ export class RunHeader {
     remaining.set(run && !over && run.remainingSeconds != null ? `~ ${wholeSeconds(run.remainingSeconds * 1000)}` : "–");
     const usage = run?.usage;
     const cached = (usage?.cacheReadTokens ?? 0) + (usage?.cacheCreationTokens ?? 0);
-    tokens.set(usage ? `${compact(usage.inputTokens + cached)} in · ${compact(usage.outputTokens)} out` : "–");
+    tokens.set(usage ? `${compact(usage.inputTokens + cached)} / ${compact(usage.outputTokens)}` : "–");
     setAttribute(tokens.element, "title", usage ? `${grouped(usage.inputTokens)} in, ${grouped(usage.outputTokens)} out, ${grouped(cached)} of the input through the cache` : null);
     cost.set(money(run?.costUsd));
   }
@@ -157,7 +157,15 @@ export class RunHeader {
     const key = `${run.id} ${run.callsVersion} ${run.status}`;
     const running = run.status === "running";
     const same = this._shownRun === key && !running;
-    if (same || (this._shownRun && performance.now() - this._drawn < TIMELINE_MS && running)) return;
+    if (same) return;
+    const wait = TIMELINE_MS - (performance.now() - this._drawn);
+    if (running && this._shownRun && wait > 0) {
+      this._later ??= setTimeout(() => {
+        this._later = null;
+        this._actions.again();
+      }, wait);
+      return;
+    }
     timeline.element.hidden = false;
     const start = run.callsDropped ? run.calls[0].at : run.startedAt;
     timeline.draw(run.calls, start, running ? now : run.endedAt ?? now);
@@ -171,7 +179,7 @@ function isLatest(detail, run) {
   return detail.runIds.at(-1) === run.id;
 }
 
-function stat(label) {
+function stat(key, label) {
   const value = h("span", { class: "stat-value" }, "–");
-  return { element: h("div", { class: "stat" }, h("span", { class: "stat-label" }, label), value), set: (text) => setText(value, text) };
+  return { element: h("div", { class: `stat stat-${key}` }, h("span", { class: "stat-label" }, label), value), set: (text) => setText(value, text) };
 }

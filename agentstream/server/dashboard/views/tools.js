@@ -122,10 +122,17 @@ function fold(title, nodes) {
   return h("details", { open: true, class: "fold" }, h("summary", {}, title), nodes);
 }
 
+/** Short values as a table of facts, long ones each in a block of its own. */
 function inputs(input) {
-  return Object.entries(input)
-    .filter(([, value]) => value !== null && value !== "")
-    .map(([name, value]) => long(name, plain(typeof value === "string" ? value : JSON.stringify(value, null, 2))));
+  const facts = [];
+  const blocks = [];
+  for (const [name, value] of Object.entries(input)) {
+    if (value === null || value === "") continue;
+    const text = plain(typeof value === "string" ? value : JSON.stringify(value, null, 2));
+    if (text.length <= 160 && !text.includes("\n") && name !== "command") facts.push(h("dt", {}, name), h("dd", { dir: "auto" }, text));
+    else blocks.push(long(name, text));
+  }
+  return [facts.length ? h("dl", { class: "facts-list" }, facts) : null, ...blocks].filter(Boolean);
 }
 
 function long(title, text) {
