@@ -7,6 +7,7 @@ import sys
 import trio
 
 from agentstream.cli import shell
+from agentstream.cli.board import View
 from agentstream.cli.keys import Resolve, answer_questions
 from agentstream.cli.screen import FRAMES_PER_SECOND, Screen
 from agentstream.client import Client, Retry, Subscription
@@ -67,10 +68,28 @@ class Follower:
 
     async def all(self, since: int | None) -> int:
         """Show everything, from now on or from ``since``, without an end."""
-        async with self._client.subscribe("*", since=since, on_gap=self._gap) as events:
+        epoch = None
+        if since is None:
+            since, epoch = await self._what_runs()
+        async with self._client.subscribe("*", since=since, epoch=epoch, on_gap=self._gap) as events:
             async for event in events:
                 self._show(event, events)
         return 0
+
+    async def _what_runs(self) -> tuple[int, str]:
+        """Put what runs and waits on the board; the point from which events make that wrong."""
+        # The head first: what happens while we look comes once more as events.
+        now = await self._client.api.get("/work-orders/*/events", limit=1)
+        for status in ("queued", "running"):
+            for item in (await self._client.work_orders(status=status))["items"]:
+                view = View(
+                    item["id"],
+                    prompt=item["request"]["taskPrompt"],
+                    status=item["status"],
+                    agent_type=item["request"]["agentType"],
+                )
+                self._screen.board.views[view.work_order_id] = view
+        return now["head"], now["epoch"]
 
     def _show(self, event: Event, source: Subscription) -> None:
         if isinstance(event, WorkOrderCreated | WorkOrderUpdated):

@@ -82,6 +82,8 @@ class Cursor:
     max_events_per_second: float | None = None
     #: True between asking for a replay and its ``replay_complete``.
     replaying: bool = attrs.field(default=False, init=False)
+    #: The epoch of the journal that this connection is about.
+    _journal: str | None = attrs.field(default=None, init=False)
 
     def request(self, message_id: str) -> Subscribe:
         """What to send on a fresh connection."""
@@ -118,16 +120,18 @@ class Cursor:
         return None
 
     def _confirmed(self, confirmed: SubscriptionConfirmed) -> None:
-        if self.epoch is not None and self.epoch != confirmed.epoch and self.seq is not None:
-            # Another journal, whose numbers start again. The daemon says so in the `gap` that follows.
-            self.seq = 0
-        self.epoch = confirmed.epoch
+        self._journal = confirmed.epoch
+        if self.seq is None or self.epoch is None:
+            self.epoch = confirmed.epoch
         if not self.replaying:
             self.seq = confirmed.seq
 
     def _gap(self, gap: GapMessage) -> Gap:
-        if gap.reason == "retention":
-            self.seq = max(self.seq or 0, gap.to_seq)
+        if gap.reason == "epoch":
+            # Another journal, whose numbers start again. Not taken over before now: a connection that is cut between the
+            # confirmation and this message must get it again, or nobody would ever be told.
+            self.seq, self.epoch = 0, self._journal
+        # After retention the cursor stays: what is left of a range that is being trimmed may still come.
         return Gap(work_order_id=gap.work_order_id, from_seq=gap.from_seq, to_seq=gap.to_seq, reason=gap.reason)
 
     def _event(self, message: Mapping[str, Any]) -> Event | None:

@@ -166,12 +166,21 @@ def test_another_epoch_starts_the_numbers_again() -> None:
     assert cursor.request("2").epoch == "new"
 
 
-def test_a_cut_right_after_another_epoch_still_asks_for_all_of_the_new_journal() -> None:
+def test_a_cut_between_confirmation_and_gap_does_not_hide_the_gap() -> None:
     cursor = Cursor("w", seq=500, epoch="old")
     cursor.request("1")
     cursor.take(confirmed(7, "new"))
     again = cursor.request("2")
-    assert (again.since_seq, again.epoch) == (0, "new")
+    assert (again.since_seq, again.epoch) == (500, "old")
+
+
+def test_a_seq_beyond_the_head_is_of_another_journal_too() -> None:
+    cursor = Cursor("w", seq=500)
+    cursor.request("1")
+    cursor.take(confirmed(7, "new"))
+    assert isinstance(cursor.take(gap(0, 500, "epoch")), Gap)
+    assert cursor.take(output(1)) is not None
+    assert (cursor.request("2").since_seq, cursor.request("2").epoch) == (1, "new")
 
 
 def test_a_gap_says_what_is_missing_and_goes_on_behind_it() -> None:
@@ -182,8 +191,9 @@ def test_a_gap_says_what_is_missing_and_goes_on_behind_it() -> None:
     assert isinstance(found, Gap)
     assert (found.from_seq, found.to_seq) == (4, 60)
     assert 'on_gap="continue"' in found.message
-    assert cursor.take(output(60)) is None
+    assert cursor.take(output(58)) is not None  # not trimmed yet
     assert cursor.take(output(61)) is not None
+    assert cursor.seq == 61
 
 
 @pytest.mark.parametrize(
