@@ -242,7 +242,7 @@ class ClaudeLines(LineParser):
     # --- deltas, limits, permissions -------------------------------------------------------------------------------
 
     def stream_event(self, _: Any, line: dict[str, Any], at: Moment, out: list[Event]) -> None:
-        # A sub-agent's text is never printed whole, and a delta without its output would be all there is of it.
+        # A delta doesn't say whose it is, and a sub-agent's text in between would break the main agent's.
         if line.get("parent_tool_use_id") is not None:
             return
         event = line["event"]
