@@ -21,7 +21,7 @@ LAYERS = [
     ["runs", "journal", "broadcast"],
     ["orchestration"],
     ["server", "client"],
-    ["daemon", "systemd", "reference"],
+    ["daemon", "systemd", "systemd_unit", "reference"],
     ["cli", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
