@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 import attrs
@@ -36,7 +35,6 @@ from agentstream.model.events import (
     Event,
     Phase,
     PlanItem,
-    ProgressUpdate,
     ToolName,
 )
 
@@ -83,12 +81,6 @@ class ProgressEstimate:
     elapsed_seconds: float
     #: None while there is nothing to reckon from.
     estimated_remaining_seconds: float | None
-
-    def event(self, *, work_order_id: str, run_id: str, timestamp: datetime) -> ProgressUpdate:
-        """The event that tells it."""
-        return ProgressUpdate(
-            work_order_id=work_order_id, run_id=run_id, timestamp=timestamp, **attrs.asdict(self, recurse=False)
-        )
 
 
 class Progress:

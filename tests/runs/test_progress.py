@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,7 +196,7 @@ def test_complete_is_100() -> None:
     progress = Progress(10.0)
     progress.observe(call("Read"), 11.0)
     estimate = progress.complete(12.3456)
-    event = estimate.event(work_order_id="w", run_id="r", timestamp=NOON)
+    event = ProgressUpdate(**IDS, **attrs.asdict(estimate))
     assert event == ProgressUpdate(
         **IDS,
         percentage=100,
