@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentstream.cli.lines import STATUS_STYLES, facts, line, tool_input
-from agentstream.cli.text import count, duration, money, one_line
+from agentstream.cli.text import count, duration, many, money, one_line
 from agentstream.model.events import (
     AgentToolCall,
     AgentUsage,
@@ -114,8 +114,8 @@ class View:
                 self.approvals[event.request_id] = event
             case ApprovalResolved():
                 self.approvals.pop(event.request_id, None)
-        if not isinstance(event, HEADER_ONLY):
-            # A panel has one row for a line; of long output only its end is new.
+        if not isinstance(event, (*HEADER_ONLY, WorkOrderCreated)):
+            # A panel shows the prompt anyway, and has one row for a line: of long output, the end.
             text = line(event)
             self.last.extend(part for part in text.split("\n", allow_blank=False)[-_PANEL_LINES:])
 
@@ -140,7 +140,7 @@ def header(view: View, now: datetime) -> RenderableType:
         state = Text(view.phase if status == "running" else status, f"bold {style}")
     told = facts(
         f"{view.percentage} %",
-        f"{view.tool_calls} tool calls",
+        many(view.tool_calls, "tool call"),
         duration(view.elapsed(now)),
         f"about {duration(view.remaining)} left" if view.remaining and status == "running" else None,
         f"{count(view.tokens)} tokens" if view.tokens else None,

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 from rich.text import Text
 
-from agentstream.cli.text import count, duration, money, one_line, safe, size
+from agentstream.cli.text import count, duration, many, money, one_line, safe, size
 from agentstream.model.events import (
     AgentError,
     AgentOutput,
@@ -118,7 +118,7 @@ def _run_completed(event: RunCompleted) -> Text:
     tokens = event.usage.total_tokens if event.usage else 0
     told = facts(
         duration(event.duration_ms / 1000),
-        f"{event.turns} turns" if event.turns else None,
+        many(event.turns, "turn") if event.turns else None,
         f"{count(tokens)} tokens" if tokens else None,
         money(event.total_cost_usd) if event.total_cost_usd else None,
         one_line(event.branch_name) if event.branch_name else None,
@@ -241,7 +241,7 @@ def progress(event: ProgressUpdate) -> str:
     return facts(
         f"{event.percentage} %",
         event.current_phase,
-        f"{event.tool_call_count} tool calls",
+        many(event.tool_call_count, "tool call"),
         duration(event.elapsed_seconds),
         f"about {duration(left)} left" if left else None,
     )

@@ -59,6 +59,11 @@ def count(number: int) -> str:
     return f"{number / 1_000_000:.1f}M"
 
 
+def many(number: int, thing: str) -> str:
+    """``1 turn``, ``3 turns``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def size(number: int) -> str:
     """``512 B``, ``1.5 KiB``, ``3.0 MiB``."""
     if number < 1024:

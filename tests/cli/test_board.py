@@ -66,7 +66,7 @@ def test_the_header_follows_the_run() -> None:
     )
     view.take(AgentUsage(**RUN, input_tokens=1000, output_tokens=500, total_cost_usd=0.5))
     shown = drawn(header(view, later))
-    for part in ("Testing", "42 %", "1 tool calls", "1:15", "about 1:30 left", "1.5k tokens", "$0.50"):
+    for part in ("Testing", "42 %", "1 tool call ", "1:15", "about 1:30 left", "1.5k tokens", "$0.50"):
         assert part in shown
 
 
