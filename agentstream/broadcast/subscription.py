@@ -14,9 +14,9 @@ place remembers up to which ``seq`` it was served (``after``), which also covers
 joined.
 
 Who decides about a record when both ``"*"`` and its work order are subscribed to? Each subscription is responsible for what
-has a higher ``seq`` than its ``begin`` (the head when it came, or where its replay starts). The specific one goes before ``"*"``.
-When it ends while ``"*"`` is there, it stays as a *remainder*, under the wishes of ``"*"``, until ``"*"`` has passed the point
-where it is: else its unsent events would be a hole in ``"*"``, or its sent ones would come again.
+has a higher ``seq`` than its ``begin``, and the specific one goes before ``"*"``. It begins where ``"*"`` is, or with its own
+replay. When it ends while ``"*"`` is there, it stays as a *remainder*, under the wishes of ``"*"``, until ``"*"`` has passed the
+point where it is: else its unsent events would be a hole in ``"*"``, or its sent ones would come again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def unwanted_types(filters: Filters) -> frozenset[str]:
     return frozenset(type_of(cls) for cls in EVENT_CLASSES if not all(getattr(filters, name) for name in cls.filters))
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False)
 class Subscription:
     """One work order (or `ALL`) on one connection."""
 
@@ -56,8 +56,9 @@ class Subscription:
     #: Done with everything up to here; while replaying that is its cursor.
     after: int
     replaying: bool
-    #: Up to here, ``"*"`` has nothing to send of this work order any more.
+    #: When this one came, the work order's records had gone out up to here: for good, and live (which can still be dropped).
     floor: int = 0
+    passed: int = 0
     #: Trimmed records up to here were told as a gap.
     told: int = 0
     #: The client waits for `ReplayComplete`.
@@ -131,34 +132,34 @@ class Course:
     ) -> None:
         """Begin after ``head``, or with a replay of what came after ``since``.
 
-        Subscribing again replaces filters and limit and keeps the place; with ``since`` it begins anew from there.
+        A work order beside ``"*"`` begins where ``"*"`` is, and takes its events from there. Subscribing again replaces filters
+        and limit and keeps the place; with ``since`` it begins anew from there.
         """
         old = self._subscriptions.get(work_order_id)
+        star = self._subscriptions.get(ALL)
         if work_order_id == ALL and (old is None or since is not None):
             # What ``"*"`` had sent, or left to remainders, counts no more: it begins anew.
             for one in self._remainders():
                 self._drop(one)
             for one in self._subscriptions.values():
-                one.floor = 0
-        if old is not None and since is None:
-            old.filters, old.unwanted, old.limiter = filters, unwanted_types(filters), limiter
-            old.remainder = False
+                one.floor = one.passed = 0
+        if since is not None:
+            new = Subscription(work_order_id, filters, begin=since, after=since, replaying=True, announce=True)
+            if old is not None or star is not None:
+                new.floor = max(old.after, old.floor) if old else star.after if star else 0
+                new.passed = max(self._passed(old or star), old.passed if old else 0)
+        elif old is not None:
+            new = old
+            new.filters, new.remainder = filters, False
+        elif star is not None:
+            new = Subscription(work_order_id, filters, begin=star.begin, after=star.after, replaying=star.replaying)
         else:
-            star = self._subscriptions.get(ALL)
-            begin = head if since is None else since
-            self._subscriptions[work_order_id] = Subscription(
-                work_order_id=work_order_id,
-                filters=filters,
-                unwanted=unwanted_types(filters),
-                limiter=limiter,
-                begin=begin,
-                after=begin,
-                replaying=since is not None,
-                announce=since is not None,
-                floor=max(self._sent(old), old.floor) if old else self._sent(star) if star else 0,
-            )
-            if since is not None and work_order_id not in self._turns:
-                self._turns.append(work_order_id)
+            new = Subscription(work_order_id, filters, begin=head, after=head, replaying=False)
+        new.unwanted = unwanted_types(filters)
+        new.limiter = limiter
+        self._subscriptions[work_order_id] = new
+        if new.replaying and work_order_id not in self._turns:
+            self._turns.append(work_order_id)
         self._changed()
 
     def unsubscribe(self, work_order_id: str) -> bool:
@@ -172,7 +173,7 @@ class Course:
                 self._drop(one)
         elif star is not None:
             ended.remainder, ended.announce, ended.limiter = True, False, None
-            reached = max(ended.floor, star.begin)
+            reached = max(ended.floor, ended.passed, star.begin)
             if reached > ended.after:
                 # Of its replay, ``"*"`` needs only what it has not sent itself.
                 ended.after = ended.begin = reached
@@ -186,11 +187,11 @@ class Course:
         if ended.replaying:
             self._turns.remove(ended.work_order_id)
 
-    def _sent(self, one: Subscription) -> int:
-        """Up to where its records have gone out. Not the head: a batch may be on its way to this connection."""
-        if one.replaying:
-            return one.after
-        return max(one.after, max(self._after, self._served) if self._behind is None else self._behind)
+    def _passed(self, one: Subscription | None) -> int:
+        """Up to where its records have gone out live. Not the head: a batch may be on its way to this connection."""
+        if one is None or one.replaying:
+            return 0
+        return max(self._after, self._served) if self._behind is None else self._behind
 
     def _remainders(self) -> list[Subscription]:
         return [one for one in self._subscriptions.values() if one.remainder]
@@ -277,6 +278,8 @@ class Course:
             raise AssertionError("a group that is behind has nothing live to lose")
         self._behind = cursor
         self._turns.append(None)
+        for one in self._subscriptions.values():
+            one.passed = min(one.passed, cursor)
 
     # --- from the journal ------------------------------------------------------------------------------------------
 

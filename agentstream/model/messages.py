@@ -228,9 +228,8 @@ class ReplayComplete(ServerMessage):
 class Gap(ServerMessage):
     """Events ``from_seq`` to ``to_seq`` can't all be replayed: trimmed (``retention``), or of another journal (``epoch``).
 
-    Retention: what is left of them follows (``"*"`` has holes there, a single work order has none of them). Epoch: the numbers
-    are those of the journal that is gone, whose end nobody knows (``to_seq`` equals ``from_seq``); the journal that there is
-    now is replayed from its beginning.
+    Retention: what is left of them follows (with ``"*"``, work orders that are still running). Epoch: what was seen up to
+    ``to_seq`` is of a journal that is gone; the one that there is now is replayed from its beginning.
     """
 
     type: Literal["gap"] = _tag("gap")
