@@ -71,7 +71,7 @@ async def _execute(driver: Driver, request: RunRequest, *, as_json: bool, can_as
 
     async with open_helpers() as nursery:
         # Instead of cancelling us from outside: so the agent's last events are still seen, and `run_canceled` after them.
-        await nursery.start(shell.on_signal, partial(executor.cancel, "stopped from the keyboard"))
+        await nursery.start(shell.on_signal, partial(executor.cancel, "stopped by a signal"))
         with shown:
             watching.attend(nursery, shown, resolve if request.ask_approvals else None)
             try:

@@ -76,8 +76,15 @@ async def _stoppable(main: Callable[[], Awaitable[int]]) -> int:
 async def on_signal(
     action: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Call ``action`` on each signal that asks us to end. The innermost of several gets them."""
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
+    """Call ``action`` on each signal that asks us to end. The innermost of several gets them.
+
+    One that our parent had ignored (nohup, a shell's background job) stays ignored.
+    """
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    if not heeded:
+        task_status.started()
+        return
+    with trio.open_signal_receiver(*heeded) as signals:
         task_status.started()
         async for _ in signals:
             action()

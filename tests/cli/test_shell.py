@@ -10,9 +10,12 @@ import textwrap
 import pytest
 
 PRELUDE = """
-import sys, click, trio
+import signal, sys, click, trio, trio.testing
 from agentstream.cli import shell
 from agentstream import errors
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever runs the tests may ignore some
+    signal.signal(number, signal.SIG_DFL)
 
 @click.command()
 def command():
@@ -46,6 +49,27 @@ def test_a_signal_ends_it_with_130_and_no_word(number: signal.Signals) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
+    code = """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    async def main():
+        signal.raise_signal(signal.SIGHUP)
+        await trio.testing.wait_all_tasks_blocked()
+        print("still here")
+        return 0
+    """
+    assert ended(textwrap.dedent(code)) == (0, "still here\n", "")
+
+
+def test_all_signals_may_be_ignored() -> None:
+    code = """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    async def main(): return 0
+    """
+    assert ended(textwrap.dedent(code)) == (0, "", "")
 
 
 @pytest.mark.parametrize(
