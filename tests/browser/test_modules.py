@@ -1,0 +1,240 @@
+"""The page's pure modules, in the browser that runs them: Markdown, text, the reducer, the window over the journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.daemon import PATIENCE, Daemon
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, daemon: Daemon) -> Iterator[Page]:
+    """The page, for all tests of this module: they only use its modules, under its Content-Security-Policy."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    page.goto(f"{daemon.url}/#token={daemon.token}")
+    yield page
+    page.close()
+
+
+def markdown(page: Page, text: str) -> str:
+    html: str = page.evaluate(
+        """async text => {
+            const { render } = await import('/markdown.js');
+            const { plain } = await import('/format.js');
+            const box = document.createElement('div');
+            box.append(render(plain(text)));
+            for (const figure of box.querySelectorAll('figcaption')) figure.remove();
+            return box.innerHTML;
+        }""",
+        text,
+    )
+    return html
+
+
+def call(page: Page, module: str, function: str, *arguments: Any) -> Any:
+    return page.evaluate(
+        "async ([module, name, given]) => (await import(module))[name](...given)", [module, function, list(arguments)]
+    )
+
+
+LINK = '<a href="{0}" target="_blank" rel="noopener noreferrer nofollow">{1}</a>'
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("# One\n## Two", "<h3>One</h3><h4>Two</h4>"),
+        ("a *b* **c** ~~d~~ `e`", "<p>a <em>b</em> <strong>c</strong> <del>d</del> <code>e</code></p>"),
+        ("snake_case_name and 2 * 3 * 4", "<p>snake_case_name and 2 * 3 * 4</p>"),
+        ("a\nb\n\nc", "<p>a\nb</p><p>c</p>"),
+        ("- a\n- b\n  - c", "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul>"),
+        ("3. a\n4. b", '<ol start="3"><li>a</li><li>b</li></ol>'),
+        ("> a\n> > b", "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote>"),
+        ("a\n\n---\n\nb", "<p>a</p><hr><p>b</p>"),
+        ("\\*not\\*", "<p>*not*</p>"),
+        ("**open", "<p>**open</p>"),
+        ("[a](https://x.test/b(c))", "<p>" + LINK.format("https://x.test/b(c)", "a") + "</p>"),
+        ("see https://x.test/a.", "<p>see " + LINK.format("https://x.test/a", "https://x.test/a") + ".</p>"),
+        ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>"),
+        ("[a](data:text/html,x)", "<p>[a](data:text/html,x)</p>"),
+        ("![pic](https://x.test/p.png)", "<p>" + LINK.format("https://x.test/p.png", "pic") + "</p>"),
+        ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>"),
+        ("`<b>`", "<p><code>&lt;b&gt;</code></p>"),
+        ("\x1b[1;31mred\x1b[0m \x1b]0;title\x07ok\x00", "<p>red ok</p>"),
+    ],
+)
+def test_markdown(page: Page, text: str, html: str) -> None:
+    assert markdown(page, text) == html
+
+
+def test_fenced_code_is_kept_as_it_is(page: Page) -> None:
+    html = markdown(page, "```python\n# not a *heading*\n<b>\n```\nafter")
+    assert "<code># not a *heading*\n&lt;b&gt;</code>" in html
+    assert html.endswith("<p>after</p>")
+
+
+def test_a_fence_that_is_never_closed_shows_the_rest(page: Page) -> None:
+    assert "<code>a\nb</code>" in markdown(page, "```\na\nb")
+
+
+def test_tables(page: Page) -> None:
+    html = markdown(page, "| a | b |\n| --- | ---: |\n| `1` | 2 |")
+    assert '<th scope="col">a</th><th scope="col" class="align-right">b</th>' in html
+    assert '<td><code>1</code></td><td class="align-right">2</td>' in html
+
+
+@pytest.mark.parametrize(
+    "text", ["*a " * 20_000, "[" * 60_000, "~~a " * 15_000, "> " * 30_000, "`" * 60_000, "- " * 30_000]
+)
+def test_hostile_text_is_rendered_too(page: Page, text: str) -> None:
+    # An unbounded search for a closing mark takes minutes for these, and the test's time runs out.
+    assert markdown(page, text)
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "shown"),
+    [
+        ("duration", 850, "850 ms"),
+        ("duration", 4_200, "4.2 s"),
+        ("duration", 185_000, "3 min 05 s"),
+        ("wholeSeconds", 7_800_000, "2 h 10 min"),
+        ("bytes", 3_500, "3.4 KB"),
+        ("bytes", None, ""),
+        ("compact", 12_345, "12.3k"),
+        ("compact", 4_100_000, "4.1M"),
+        ("money", 0.0041, "$0.0041"),
+        ("money", 1.25, "$1.25"),
+        ("money", None, "–"),
+    ],
+)
+def test_numbers(page: Page, function: str, given: float | None, shown: str) -> None:
+    assert call(page, "/format.js", function, given) == shown
+
+
+def reduced(page: Page, messages: list[dict[str, Any]], look: str) -> Any:
+    """``look`` at the state after these messages, with the work order ``w`` open."""
+    # Written into the script: the page's Content-Security-Policy forbids to evaluate text.
+    return page.evaluate(
+        """async messages => {
+            const store = await import('/store.js');
+            const state = store.createState();
+            store.openDetail(state, 'w');
+            for (const message of messages) store.reduce(state, message);
+            return LOOK;
+        }""".replace("LOOK", look),
+        messages,
+    )
+
+
+def event(kind: str, seq: int | None, **fields: Any) -> dict[str, Any]:
+    base = {"type": kind, "workOrderId": "w", "runId": "r", "timestamp": "2026-01-01T00:00:00.000Z"}
+    return {**base, **({} if seq is None else {"seq": seq}), **fields}
+
+
+def test_what_comes_twice_is_taken_once(page: Page) -> None:
+    said = [event("agent_output", seq, content=f"line {seq}") for seq in (1, 2, 3)]
+    rows = reduced(
+        page, [*said, *said[1:], event("agent_output", 4, content="line 4")], "[...state.detail.runs.get('r').log.rows]"
+    )
+    assert [row["text"] for row in rows] == ["line 1", "line 2", "line 3", "line 4"]
+
+
+def test_a_split_message_is_joined_and_two_messages_are_not(page: Page) -> None:
+    pieces = reduced(
+        page,
+        [
+            event("agent_output", 1, content="a" * 12_000, messageId="m1"),
+            event("agent_output", 2, content="b", messageId="m1"),
+            event("agent_output", 3, content="c", messageId="m1"),
+        ],
+        "state.detail.runs.get('r').output.pieces.map(piece => piece.text)",
+    )
+    assert pieces == ["a" * 12_000 + "b", "c"]
+
+
+def test_memory_is_bounded(page: Page) -> None:
+    sizes = page.evaluate(
+        """async () => {
+            const store = await import('/store.js');
+            const state = store.createState();
+            store.openDetail(state, 'w');
+            const base = { workOrderId: 'w', runId: 'r', timestamp: '2026-01-01T00:00:00.000Z' };
+            for (let seq = 1; seq <= 300000; seq += 1) {
+                const type = ['agent_tool_call', 'agent_output', 'agent_error', 'file_changed'][seq % 4];
+                store.reduce(state, { ...base, type, seq, toolUseId: `t${seq}`, tool: 'Bash', toolName: 'Bash', input: {},
+                    content: 'x'.repeat(2000), message: 'm', code: 'C', source: 'agent', path: `f${seq}`, action: 'created' });
+            }
+            const run = state.detail.runs.get('r');
+            return { rows: run.log.length, calls: run.calls.length, index: run.callIndex.size, errors: run.errors.length,
+                files: run.files.size, characters: run.output.characters, counted: run.errorCount };
+        }"""
+    )
+    assert sizes["rows"] <= 33_000
+    assert sizes["calls"] == sizes["index"] <= 55_000
+    assert sizes["errors"] <= 5_000
+    assert sizes["files"] <= 20_000
+    assert sizes["characters"] <= 512 * 1024
+    assert sizes["counted"] == 75_000
+
+
+def test_a_gap_is_shown(page: Page) -> None:
+    rows = reduced(
+        page,
+        [
+            event("run_started", 1, runNumber=1, agentType="demo"),
+            {
+                "type": "gap",
+                "workOrderId": "w",
+                "fromSeq": 2,
+                "toSeq": 400,
+                "reason": "retention",
+                "timestamp": "2026-01-01T00:00:00.000Z",
+            },
+            event("agent_output", 401, content="after"),
+        ],
+        "state.detail.runs.get('r').log.rows.map(row => row.text)",
+    )
+    assert rows == ["Run 1, demo", "Events 2 to 400 are no longer kept.", "after"]
+
+
+def test_another_journal_begins_anew(page: Page) -> None:
+    lost = {
+        "type": "gap",
+        "workOrderId": "w",
+        "fromSeq": 0,
+        "toSeq": 9,
+        "reason": "epoch",
+        "timestamp": "2026-01-01T00:00:00.000Z",
+    }
+    rows = reduced(
+        page,
+        [event("agent_output", 9, content="old"), lost, event("agent_output", 1, content="new")],
+        "[...state.detail.runs.values()].flatMap(run => run.log.rows.map(row => row.text))",
+    )
+    assert rows == ["new"]
+
+
+def test_a_reader_far_up_is_not_pushed_away(page: Page) -> None:
+    found = page.evaluate(
+        """async () => {
+            const { Log, MAX_ROWS } = await import('/log.js');
+            const log = new Log();
+            for (let key = 1; key <= MAX_ROWS * 2; key += 1) log.append({ key, seq: key }, true);
+            return { first: log.firstSeq, detached: log.detached, missed: log.missed, length: log.length, max: MAX_ROWS };
+        }"""
+    )
+    assert found["first"] == 1
+    assert found["detached"] is True
+    assert found["length"] + found["missed"] == 2 * found["max"]
+
+
+def test_unknown_events_are_shown_and_hurt_nothing(page: Page) -> None:
+    rows = reduced(page, [event("something_new", 1, detail="x")], "[...state.detail.runs.get('r').log.rows]")
+    assert rows[0]["label"] == "something_new"
+    assert json.loads(rows[0]["text"])["detail"] == "x"
