@@ -21,8 +21,8 @@ LAYERS = [
     ["runs", "journal", "broadcast"],
     ["orchestration"],
     ["server", "client"],
-    ["daemon", "systemd", "systemd_unit", "reference"],
-    ["cli", "__main__"],
+    ["daemon", "systemd", "systemd_unit"],
+    ["cli", "__main__", "reference"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 #: Run by their file path or as programs of their own; nobody imports them and they import nothing of ours.
