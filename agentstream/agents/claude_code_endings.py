@@ -1,8 +1,8 @@
 """How a run of Claude Code ended, told apart. Pure.
 
-Facts (AGENTS.md, "Claude Code"): ``is_error`` decides, for ``subtype`` is "success" with every error of the API; the exit status
-after an interrupt is randomly 0 or 1, ``terminal_reason`` is what counts; what was wrong with a request is said by the
-``error`` of the synthetic message before the result, by ``api_error_status``, and sometimes only by the text.
+Found by running it (tests/recordings/claude): ``is_error`` decides, for ``subtype`` is "success" with every error of the API;
+the exit status after an interrupt is randomly 0 or 1, ``terminal_reason`` is what counts; what was wrong with a request is
+said by the ``error`` of the synthetic message before the result, by ``api_error_status``, and sometimes only by the text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from agentstream.agents.api_errors import BY_STATUS, code_of_text
 from agentstream.agents.base import Exit, Outcome, Summary
 from agentstream.agents.content import maybe_string
 from agentstream.agents.endings import died, exit_signal, failure, last_line
@@ -27,43 +28,18 @@ _BY_ERROR: Final[Mapping[str, str]] = {
     "server_error": "API_ERROR",
 }
 
-_BY_STATUS: Final[Mapping[int, str]] = {
-    401: "AUTHENTICATION_FAILED",
-    402: "CREDIT_EXHAUSTED",
-    403: "AUTHENTICATION_FAILED",
-    408: "API_ERROR",
-    409: "API_ERROR",
-    429: "RATE_LIMITED",
-    529: "OVERLOADED",
-}
-
-#: The last resort: how the program words it. In lower case; the first that occurs decides.
-_BY_TEXT: Final[tuple[tuple[str, str], ...]] = (
-    ("not logged in", "NOT_LOGGED_IN"),
-    ("please run /login", "NOT_LOGGED_IN"),
-    ("credit balance is too low", "CREDIT_EXHAUSTED"),
-    ("overloaded", "OVERLOADED"),
-    ("connection error", "NETWORK"),
-    ("unable to connect", "NETWORK"),
-    ("request timed out", "NETWORK"),
-    ("fetch failed", "NETWORK"),
-    ("econn", "NETWORK"),
-    ("enotfound", "NETWORK"),
-)
-
 _NO_SESSION: Final = ("no conversation found", "--resume requires a valid session")
 
 
 def api_code(error: str | None, status: Any, text: str, *, network: bool) -> str:
     """The code of a failed request. ``network``: the last thing heard of it was that it never reached the API."""
-    lower = text.lower()
-    if error == "authentication_failed" and status is None and "not logged in" in lower:
+    if error == "authentication_failed" and status is None and "not logged in" in text.lower():
         return "NOT_LOGGED_IN"
     # The status is the API's own word; `error` calls an overload a server_error, and lack of credit comes with a plain 400.
     by_error = _BY_ERROR.get(error or "")
     if type(status) is int:
-        if status in _BY_STATUS:
-            return _BY_STATUS[status]
+        if status in BY_STATUS:
+            return BY_STATUS[status]
         if status >= 500:
             return "OVERLOADED" if by_error == "OVERLOADED" else "API_ERROR"
         if by_error in (None, "API_ERROR"):
@@ -72,7 +48,7 @@ def api_code(error: str | None, status: Any, text: str, *, network: bool) -> str
         return by_error
     if network:
         return "NETWORK"
-    return next((code for words, code in _BY_TEXT if words in lower), by_error or "API_ERROR")
+    return code_of_text(text) or by_error or "API_ERROR"
 
 
 def result_code(line: Mapping[str, Any], error: str | None, text: str, *, refused: bool, network: bool) -> str | None:
@@ -96,8 +72,7 @@ def result_code(line: Mapping[str, Any], error: str | None, text: str, *, refuse
     status = line.get("api_error_status")
     if error is not None or status is not None or text.startswith("API Error"):
         return api_code(error, status, text, network=network)
-    by_text = next((code for words, code in _BY_TEXT if words in text.lower()), None)
-    return by_text or "AGENT_ERROR"
+    return code_of_text(text) or "AGENT_ERROR"
 
 
 def outcome(summary: Summary, exit: Exit, stderr_tail: str) -> Outcome:  # noqa: A002 - the process's exit

@@ -53,7 +53,7 @@ TOOLS: Final[dict[str, ToolName]] = {
     "web_search": "WebSearch",
 }
 #: Reads ``item`` (a line, or a block of it): the parser, the item, the whole line, the time, where to put the events.
-Reader = Callable[["ClaudeLines", dict[str, Any], dict[str, Any], Moment, list[Event]], None]
+Reader = Callable[[Any, dict[str, Any], dict[str, Any], Moment, list[Event]], None]
 
 #: Their results can't be understood without their input.
 _TASK_TOOLS: Final = frozenset({"TaskCreate", "TaskUpdate", "TaskList"})
@@ -67,6 +67,11 @@ class ClaudeLines(LineParser):
     """One run's lines. What reads which kind is the subclass's table."""
 
     readers: ClassVar[Mapping[str, Reader]]
+    # What differs in programs that speak a dialect of this.
+    tools: ClassVar[Mapping[str, ToolName]] = TOOLS
+    list_tool: ClassVar[str] = "TodoWrite"
+    version_key: ClassVar[str] = "claude_code_version"
+    input_has_cached: ClassVar[bool] = False
 
     def __init__(
         self, request: RunRequest, *, preview_limit: int | None = 500, approval_seconds: float = 300.0
@@ -122,7 +127,7 @@ class ClaudeLines(LineParser):
             timestamp=at.wall,
             session_id=session_id,
             model=maybe_string(line, "model"),
-            agent_version=maybe_string(line, "claude_code_version"),
+            agent_version=maybe_string(line, self.version_key),
             cwd=maybe_string(line, "cwd"),
             tools=[tool for tool in tools if type(tool) is str] if type(tools) is list else None,
             work_order_id=self.work_order_id,
@@ -137,7 +142,7 @@ class ClaudeLines(LineParser):
         message = line.get("message")
         error = line.get("error")
         if type(message) is dict and message.get("model") == "<synthetic>" and error:
-            self._api_failed(maybe_string(line, "error") or "unknown", readable(message.get("content")), at, out)
+            self.api_failed(maybe_string(line, "error") or "unknown", readable(message.get("content")), at, out)
             return
         if line.get("parent_tool_use_id") is None:
             self.working()
@@ -186,7 +191,7 @@ class ClaudeLines(LineParser):
         parent = _parent(line)
         self.call(
             maybe_string(block, "id"),
-            TOOLS.get(name, "Other"),
+            self.tools.get(name, "Other"),
             name,
             arguments,
             at,
@@ -195,7 +200,7 @@ class ClaudeLines(LineParser):
             keep_input=name in _TASK_TOOLS,
         )
         # A sub-agent's list is its own affair.
-        if name == "TodoWrite" and parent is None and self._plan.replace(arguments.get("todos")):
+        if name == self.list_tool and parent is None and self._plan.replace(arguments.get("todos")):
             self._planned(at, out)
 
     def tool_result(self, block: dict[str, Any], line: dict[str, Any], at: Moment, out: list[Event]) -> None:
@@ -308,14 +313,14 @@ class ClaudeLines(LineParser):
         if not self._summary.finished:
             self._summary.error_code, self._summary.error = code, message
 
-    def _api_failed(self, error: str, text: str, at: Moment, out: list[Event]) -> None:
+    def code_of(self, line: Mapping[str, Any], error: str | None, text: str) -> str | None:
+        """The code of a ``result`` line, or of what is known of it already; None: the task is done."""
+        return result_code(line, error, text, refused=self.refused, network=self.network)
+
+    def api_failed(self, error: str, text: str, at: Moment, out: list[Event]) -> None:
+        """A request failed for good. ``error`` is the program's word for it."""
         self._api_error = error
-        code = (
-            result_code(
-                {"is_error": True, "stop_reason": None}, error, text, refused=self.refused, network=self.network
-            )
-            or "API_ERROR"
-        )
+        code = self.code_of({"is_error": True}, error, text) or "API_ERROR"
         self.failing(code, text)
         self.error(code, text or BY_CODE[code].meaning, at, out, details={"error": error})
         self._error_told = True
@@ -329,10 +334,12 @@ class ClaudeLines(LineParser):
         text = line.get("result")
         text = text if type(text) is str else ""
         errors = line.get("errors")
+        if not text:
+            text = maybe_string(mapping(line.get("error")), "message") or ""
         if not text and type(errors) is list:
             # The diagnostics of an aborted turn are for the program's makers.
             text = "; ".join([error for error in errors if type(error) is str and not error.startswith("[ede_")])
-        code = result_code(line, self._api_error, text, refused=self.refused, network=self.network)
+        code = self.code_of(line, self._api_error, text)
         # A program that hangs after its last line is interrupted by us; that takes nothing back.
         if not (code == "ABORTED" and summary.finished):
             summary.finished = True
@@ -365,10 +372,12 @@ class ClaudeLines(LineParser):
             )
         elif type(turn) is dict or cost is not None:
             turn, old = mapping(turn), self._summary.usage or Usage()
+            cached = count(turn.get("cache_read_input_tokens"))
+            fresh = max(0, count(turn.get("input_tokens")) - (cached if self.input_has_cached else 0))
             usage = Usage(
-                input_tokens=old.input_tokens + count(turn.get("input_tokens")),
+                input_tokens=old.input_tokens + fresh,
                 output_tokens=old.output_tokens + count(turn.get("output_tokens")),
-                cache_read_tokens=(old.cache_read_tokens or 0) + count(turn.get("cache_read_input_tokens")),
+                cache_read_tokens=(old.cache_read_tokens or 0) + cached,
                 cache_creation_tokens=(old.cache_creation_tokens or 0) + count(turn.get("cache_creation_input_tokens")),
                 total_cost_usd=cost,
             )

@@ -16,6 +16,12 @@ from agentstream.errors import ConfigError, InvalidMessage
 ADAPTERS: Final[Mapping[str, tuple[str, str]]] = {
     "claude-code": ("claude_code", "ClaudeCodeAdapter"),
     "claude-code-subscription": ("claude_code_subscription", "ClaudeCodeSubscriptionAdapter"),
+    "openai-codex": ("openai_codex", "CodexAdapter"),
+    "gemini-cli": ("gemini_cli", "GeminiAdapter"),
+    "opencode": ("opencode", "OpencodeAdapter"),
+    "qwen-code": ("qwen_code", "QwenAdapter"),
+    "pi": ("pi", "PiAdapter"),
+    "copilot-cli": ("copilot_cli", "CopilotAdapter"),
     "command": ("command", "CommandAdapter"),
     "demo": ("demo", "DemoAdapter"),
 }

@@ -145,7 +145,7 @@ _LINES = st.fixed_dictionaries(
 
 
 #: A busy machine is no bug.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def never_hurts(stream: list[bytes]) -> None:
