@@ -8,6 +8,7 @@ that somebody moved away, is replaced at once, with nobody reading meanwhile.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -57,7 +58,9 @@ class Disk:
         #: One for each reader; replacing the files takes all of them.
         self._slots = trio.Semaphore(READERS)
         self._replacing = trio.Lock()
-        self._replaced_at = float("-inf")
+        self._replaced_at = -math.inf
+        #: Damage that was met too soon after the last to replace the file again.
+        self._damage: str | None = None
         self._announced = 0
 
     async def change(self, generation: int, work: Callable[[Writer], T]) -> T:
@@ -89,7 +92,7 @@ class Disk:
                         raise JournalError(f"the journal can't be read: {explain(error)}") from error
                     case Kind.CORRUPT:
                         await self.failed(error, generation)
-        raise JournalError(f"the journal can't be read: {self.trouble}")
+        raise JournalError(f"the journal can't be read: {self.trouble or 'it is closed'}")
 
     async def failed(self, error: sqlite3.Error, generation: int) -> None:
         """What a failed `change` means: trouble begins, or the file is replaced. Raises what is a bug."""
@@ -98,11 +101,8 @@ class Disk:
                 raise error
             case Kind.DISK:
                 self._begin_trouble(explain(error))
-            case Kind.CORRUPT if trio.current_time() - self._replaced_at < _REPLACE_SECONDS:
-                if generation == self.store.generation:
-                    self._begin_trouble(explain(error) + " again, soon after it was replaced: look at the disk")
             case Kind.CORRUPT:
-                await self._replace(generation, explain(error))
+                await self._replace(generation, damage=explain(error))
 
     async def close(self, last_seq: int) -> None:
         """The orderly end. Numbers above ``last_seq`` were never given to anybody."""
@@ -137,7 +137,7 @@ class Disk:
                 continue
             generation = self.store.generation
             if await trio.to_thread.run_sync(self.store.gone):
-                await self._replace(generation, "the file was moved or deleted")
+                await self._replace(generation)
             else:
                 self._changed = False
                 try:
@@ -155,6 +155,10 @@ class Disk:
         self.trouble = reason
 
     async def _probe(self) -> bool:
+        if self._damage is not None:
+            await self._replace(self.store.generation, damage=self._damage)
+            if self._damage is not None:
+                return False
         generation = self.store.generation
         try:
             await trio.to_thread.run_sync(self._probe_in_thread, limiter=self._writing)
@@ -174,18 +178,24 @@ class Disk:
     def _probe_in_thread(self) -> None:
         self.store.probe(*self._floor())
 
-    async def _replace(self, generation: int, reason: str) -> None:
+    async def _replace(self, generation: int, *, damage: str | None = None) -> None:
+        """Begin a new file in place of one that is damaged, or gone."""
         with trio.CancelScope(shield=True):  # Bounded by the questions under way and a few file operations.
             async with self._replacing:
                 if generation != self.store.generation:
                     return
+                if damage is not None and trio.current_time() - self._replaced_at < _REPLACE_SECONDS:
+                    self._damage = damage
+                    self._begin_trouble(f"{damage}, soon after the last one; look at the disk")
+                    return
+                self._damage = None
                 self._replaced_at = trio.current_time()
                 for _ in range(READERS):
                     await self._slots.acquire()
                 try:
                     await trio.to_thread.run_sync(self._begin_anew_in_thread, limiter=self._writing)
                 except (sqlite3.Error, OSError, JournalError) as error:
-                    self._begin_trouble(f"{reason}, and a new one can't be made: {error}")
+                    self._begin_trouble(f"{damage or 'the file is gone'}, and a new one can't be made: {error}")
                 finally:
                     for _ in range(READERS):
                         self._slots.release()

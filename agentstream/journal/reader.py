@@ -101,7 +101,7 @@ class Reader:
         that the caller finds a gap.
         """
         with self._transaction() as connection:
-            low, high = 1, head + 1  # at of the first event from `low` on may be too small; from `high` on it never is.
+            low, high = 1, head + 1  # Everything below `low` is before the moment, nothing from `high` on is.
             while low < high:
                 middle = (low + high) // 2
                 row = connection.execute("SELECT seq, at FROM events WHERE seq >= ? LIMIT 1", (middle,)).fetchone()
@@ -109,8 +109,10 @@ class Reader:
                     high = middle
                 else:
                     low = row[0] + 1
+            first = connection.execute("SELECT seq FROM events WHERE seq >= ? LIMIT 1", (low,)).fetchone()
             trimmed, trimmed_at = self._trimmed(work_order_id)
-        return min(low - 1, trimmed - 1) if trimmed and moment <= trimmed_at else min(low - 1, head)
+        since = min(int(first[0]) - 1, head) if first is not None else head
+        return min(since, trimmed - 1) if trimmed and moment <= trimmed_at else since
 
     def before_last(self, count: int, work_order_id: str | None, head: int) -> int:
         """The ``since_seq`` for the last ``count`` events, or for all that are left when they are fewer."""

@@ -155,8 +155,9 @@ class Store:
     def _connect(self, floor: int, floor_at: int) -> None:
         connection = _connect(self._path)
         try:
-            # Takes effect only before the first table is made.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if connection.execute("PRAGMA page_count").fetchone() == (0,):
+                # Possible only before the first table. Somebody else's file must not be touched.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             migrate(connection)
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":

@@ -154,17 +154,17 @@ class Writer:
         self._numbers.clear()
 
     def vacuum(self, pages: int) -> bool:
-        """Give up to ``pages`` free pages back to the file system; whether a quarter of the file is still free.
+        """Give up to ``pages`` free pages back to the file system; False when there was nothing to be done.
 
-        Less is not worth moving pages for: it will be filled again.
+        Less than a quarter of the file is not worth moving pages for: it will be filled again.
         """
         (free,) = self._one("PRAGMA freelist_count")
         (total,) = self._one("PRAGMA page_count")
-        if free < max(pages, total // 4):
+        if free * 4 < total:
             return False
         self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
         self._measure()
-        return True
+        return self._one("PRAGMA page_count") < (total,)
 
     def probe(self) -> None:
         """Whether the disk takes `PROBE_BYTES`. Raises if not."""
