@@ -69,6 +69,7 @@ class RunExecutor:
                 on_batch=self._take,
                 run_number=setup.run.run_number,
                 run_directory=setup.directory,
+                watch_exclude=setup.watch_exclude,
                 hub=self._hub,
                 redact=setup.redact,
                 limits=setup.limits,

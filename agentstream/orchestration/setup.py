@@ -45,6 +45,7 @@ class RunSetup:
     directory: Path
     limits: RunLimits
     redact: Callable[[bytes], bytes] | None
+    watch_exclude: tuple[Path, ...]
 
 
 def set_up(
@@ -106,4 +107,5 @@ def set_up(
         directory=options.data_dir / "runs" / run_id,
         limits=options.limits,
         redact=redact,
+        watch_exclude=(options.data_dir,),
     )

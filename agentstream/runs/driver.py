@@ -146,6 +146,7 @@ class Driver:
         on_batch: OnBatch | None = None,
         run_number: int = 1,
         run_directory: Path | None = None,
+        watch_exclude: Sequence[Path] = (),
         hub: InotifyHub | None = None,
         redact: Callable[[bytes], bytes] | None = None,
         limits: RunLimits | None = None,
@@ -169,6 +170,7 @@ class Driver:
             limits=bounds,
             run_number=run_number,
             run_directory=run_directory,
+            watch_exclude=watch_exclude,
             hub=hub,
             redact=redact,
         )

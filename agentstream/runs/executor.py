@@ -60,6 +60,7 @@ class StreamingExecutor:
         run_directory: Path | None = None,
         capture: Literal["spool", "pipe"] = "spool",
         watch_workspace: bool = True,
+        watch_exclude: Sequence[Path] = (),
         hub: InotifyHub | None = None,
         redact: Callable[[bytes], bytes] | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class StreamingExecutor:
         self._run_directory = run_directory
         self._capture: Literal["spool", "pipe"] = capture
         self._watch_workspace = watch_workspace
+        self._watch_exclude = tuple(watch_exclude)
         self._hub = hub
         self._redact = redact
         self._used = False
@@ -173,6 +175,7 @@ class StreamingExecutor:
             directory=self._run_directory,
             capture=self._capture,
             watch_workspace=self._watch_workspace and cwd is not None,
+            watch_exclude=self._watch_exclude,
         )
         run = self._run = RunNursery(spec, self._deliver, hub=self._hub, redact=self._redact)
         if self._cancelled_early is not None:

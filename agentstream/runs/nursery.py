@@ -102,6 +102,7 @@ class RunNursery:
         self._started = 0.0
         self._poke = trio.Event()
         self._pumped = trio.Event()
+        self._ticking = trio.CancelScope()
         self._output_bytes = 0
         self._progress: Progress
         self._patience: Patience
@@ -133,6 +134,8 @@ class RunNursery:
             )
             if self.stop.cause is None:
                 try:
+                    if self._hub is None:
+                        await self._start_hub(nursery)
                     await self._carry_out(nursery)
                 except SpawnFailed as error:
                     trouble = error
@@ -143,6 +146,12 @@ class RunNursery:
             nursery.cancel_scope.cancel()
         return self._result(ending)
 
+    async def _start_hub(self, nursery: trio.Nursery) -> None:
+        """A run by itself has an inotify instance of its own, or polls where there is none left."""
+        with contextlib.suppress(OSError):
+            self._hub = InotifyHub()
+            await nursery.start(self._hub.run)
+
     async def _carry_out(self, nursery: trio.Nursery) -> None:
         if not await trio.to_thread.run_sync(os.path.isdir, self.spec.cwd):
             raise SpawnFailed(f"the workspace {self.spec.cwd} does not exist or is no directory; create it first")
@@ -151,7 +160,12 @@ class RunNursery:
             async with open_capture(self.spec.capture, self.spec.directory, self._hub, nursery) as capture:
                 if self.spec.watch_workspace:
                     watcher = WorkspaceWatcher(
-                        self.spec.cwd, self.spec.work_order_id, self.spec.run_id, self._emit_list, hub=self._hub
+                        self.spec.cwd,
+                        self.spec.work_order_id,
+                        self.spec.run_id,
+                        self._emit_list,
+                        hub=self._hub,
+                        exclude=self.spec.watch_exclude,
                     )
                     await watcher.start()
                 process = await self._start_agent(nursery, capture)
@@ -167,6 +181,7 @@ class RunNursery:
                         capture.stderr.finish()
                         if self.stop.cause not in (None, Cause.FINISHED):
                             readers.cancel_scope.deadline = trio.current_time() + _DRAIN_PATIENCE
+                    self._ticking.cancel()
                     if readers.cancel_scope.cancelled_caught:
                         await self.emit(
                             self._error("OUTPUT_DROPPED", "the run was stopped; its last output was not read")
@@ -177,6 +192,9 @@ class RunNursery:
                     await watcher.finish()
         except OSError as error:
             raise SpawnFailed(f"the run's output can't be kept: {error}; is the disk full?") from error
+        finally:
+            if watcher is not None:
+                watcher.close()
         await self._pass_on(self._parser.close(self._now()), size=_SURELY_SMALL + 1)
 
     async def _start_agent(self, nursery: trio.Nursery, capture: Capture) -> AgentProcess:
@@ -383,6 +401,10 @@ class RunNursery:
         self.poke()
 
     async def _tick(self) -> None:
+        with self._ticking:
+            await self._tick_on()
+
+    async def _tick_on(self) -> None:
         interval = self.spec.options.progress_interval_ms / 1000
         next_progress = self._started + interval
         while True:

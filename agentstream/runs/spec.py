@@ -60,3 +60,5 @@ class RunSpec:
     directory: Path | None
     capture: Literal["spool", "pipe"]
     watch_workspace: bool
+    #: Directories below the workspace whose changes are nobody's business, such as the daemon's own data.
+    watch_exclude: tuple[Path, ...] = ()
