@@ -56,9 +56,8 @@ class Subscription:
     #: Done with everything up to here; while replaying that is its cursor.
     after: int
     replaying: bool
-    #: When this one came, the work order's records had gone out up to here: for good, and live (which can still be dropped).
+    #: When this one came, the work order's records had gone out up to here.
     floor: int = 0
-    passed: int = 0
     #: Trimmed records up to here were told as a gap.
     told: int = 0
     #: The client waits for `ReplayComplete`.
@@ -130,7 +129,7 @@ class Course:
         since: int | None = None,
         limiter: Limiter | None = None,
     ) -> None:
-        """Begin after ``head``, or with a replay of what came after ``since``.
+        """Begin after ``head``, or with a replay of what came after ``since``. What was selected before must not be dropped any more.
 
         A work order beside ``"*"`` begins where ``"*"`` is, and takes its events from there. Subscribing again replaces filters
         and limit and keeps the place; with ``since`` it begins anew from there.
@@ -142,12 +141,9 @@ class Course:
             for one in self._remainders():
                 self._drop(one)
             for one in self._subscriptions.values():
-                one.floor = one.passed = 0
+                one.floor = 0
         if since is not None:
-            new = Subscription(work_order_id, filters, begin=since, after=since, replaying=True, announce=True)
-            if old is not None or star is not None:
-                new.floor = max(old.after, old.floor) if old else star.after if star else 0
-                new.passed = max(self._passed(old or star), old.passed if old else 0)
+            new = self._replay(work_order_id, filters, since, old, star if work_order_id != ALL else None)
         elif old is not None:
             new = old
             new.filters, new.remainder = filters, False
@@ -162,8 +158,25 @@ class Course:
             self._turns.append(work_order_id)
         self._changed()
 
+    def _replay(
+        self, work_order_id: str, filters: Filters, since: int, old: Subscription | None, star: Subscription | None
+    ) -> Subscription:
+        begin = after = since
+        floor = 0
+        if star is not None and old is None:
+            # What ``"*"`` has not sent yet comes from here too, if the client asks for less.
+            floor = self._place(star)
+            begin = after = min(since, floor)
+        elif star is not None and old is not None:
+            begin, after = min(since, old.begin), min(since, self._place(old))
+            # Where ``"*"`` still replays what was before `old`, the next remainder can't leave anything out.
+            floor = old.floor if since < old.begin and self._place(star) < old.begin else self._place(old)
+        return Subscription(
+            work_order_id, filters, begin=begin, after=after, replaying=True, announce=True, floor=floor
+        )
+
     def unsubscribe(self, work_order_id: str) -> bool:
-        """End a subscription; False when there was none."""
+        """End a subscription; False when there was none. What was selected before must not be dropped any more."""
         ended = self._subscriptions.get(work_order_id)
         if ended is None or ended.remainder:
             return False
@@ -173,7 +186,7 @@ class Course:
                 self._drop(one)
         elif star is not None:
             ended.remainder, ended.announce, ended.limiter = True, False, None
-            reached = max(ended.floor, ended.passed, star.begin)
+            reached = max(ended.floor, star.begin)
             if reached > ended.after:
                 # Of its replay, ``"*"`` needs only what it has not sent itself.
                 ended.after = ended.begin = reached
@@ -187,11 +200,11 @@ class Course:
         if ended.replaying:
             self._turns.remove(ended.work_order_id)
 
-    def _passed(self, one: Subscription | None) -> int:
-        """Up to where its records have gone out live. Not the head: a batch may be on its way to this connection."""
-        if one is None or one.replaying:
-            return 0
-        return max(self._after, self._served) if self._behind is None else self._behind
+    def _place(self, one: Subscription) -> int:
+        """Up to where its records have gone out. Not the head: a batch may be on its way to this connection."""
+        if one.replaying:
+            return max(one.after, one.floor)
+        return max(one.after, max(self._after, self._served) if self._behind is None else self._behind)
 
     def _remainders(self) -> list[Subscription]:
         return [one for one in self._subscriptions.values() if one.remainder]
@@ -250,7 +263,7 @@ class Course:
             return one or star
         if one is not None and record.seq > one.begin:
             return one
-        if star is not None and record.seq > star.begin and (one is None or record.seq > one.floor):
+        if star is not None and record.seq > star.begin:
             return star
         return None
 
@@ -278,8 +291,6 @@ class Course:
             raise AssertionError("a group that is behind has nothing live to lose")
         self._behind = cursor
         self._turns.append(None)
-        for one in self._subscriptions.values():
-            one.passed = min(one.passed, cursor)
 
     # --- from the journal ------------------------------------------------------------------------------------------
 
