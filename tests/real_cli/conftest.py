@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from tests.support import sandbox
 from tests.support.messages_api import MessagesAPI, Script, Turn
 
 #: The file descriptor that the child writes its reports to.
-_REPORTS: Final = "AGENTSTREAM_TEST_REPORTS"
+_REPORTS: Final = "TEST_REPORTS"
 _CHILD: Final = pytest.StashKey["_Child"]()
 
 
@@ -137,7 +138,7 @@ def claude() -> Path:
     if found is None:
         pytest.skip(
             "the Claude Code CLI is not installed: "
-            f"npm install --ignore-scripts --prefix .tools {sandbox.CLAUDE_PACKAGE}, or set AGENTSTREAM_TEST_CLAUDE"
+            f"npm install --ignore-scripts --prefix .tools {sandbox.CLAUDE_PACKAGE}, or set TEST_CLAUDE"
         )
     return found
 
@@ -175,6 +176,8 @@ class Stage:
     def request(self, api: MessagesAPI, env: Mapping[str, str] | None = None, **more: Any) -> RunRequest:
         """A run of the CLI here, with this model."""
         options: dict[str, Any] = {"prompt": "make hello", "permission_mode": "bypassPermissions", **more}
+        # Its own id: somebody may run the same test on this machine at the same time.
+        options.setdefault("run_id", f"run-{secrets.token_hex(8)}")
         return RunRequest(cwd=str(self.workspace), env=self.environment(api, **(env or {})), **options)
 
 

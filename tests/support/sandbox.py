@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-#: Set inside, for those who need to know.
-INSIDE: Final = "AGENTSTREAM_TEST_SANDBOXED"
+#: Set inside, for those who need to know. Not AGENTSTREAM_*: those are settings, and the daemon refuses unknown ones.
+INSIDE: Final = "TEST_SANDBOXED"
 #: The newest version that the recordings were made with, and that the tests are written for.
 CLAUDE_PACKAGE: Final = "@anthropic-ai/claude-code@2.1.197"
 
@@ -54,8 +54,8 @@ def inside() -> bool:
 
 
 def find_claude() -> Path | None:
-    """The Claude Code CLI: ``AGENTSTREAM_TEST_CLAUDE``, else the checkout's ``.tools``, else the ``PATH``."""
-    if named := os.environ.get("AGENTSTREAM_TEST_CLAUDE"):
+    """The Claude Code CLI: ``TEST_CLAUDE``, else the checkout's ``.tools``, else the ``PATH``."""
+    if named := os.environ.get("TEST_CLAUDE"):
         return Path(named)
     # Not .bin/claude: without its install script that is a stub. The program itself is in the package for the platform.
     for program in (CHECKOUT / ".tools" / "node_modules" / "@anthropic-ai").glob("claude-code-linux-*/claude"):
