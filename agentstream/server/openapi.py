@@ -151,7 +151,8 @@ def _outside(schemas: Schemas) -> dict[str, Any]:
     json = {"application/json": {"schema": {"type": "object"}}}
 
     def get(operation_id: str, summary: str, responses: dict[str, Any], *, open_: bool) -> dict[str, Any]:
-        problems = () if open_ else (401, 403, 429, 500)
+        # 403 is also what a request for a foreign Host gets.
+        problems = (403, 500) if open_ else (401, 403, 429, 500)
         answers = {**responses, **{str(status): _problem(schemas, status) for status in problems}}
         access: dict[str, Any] = {"security": []} if open_ else {}
         return {"get": {"operationId": operation_id, "summary": summary, "responses": answers, **access}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -78,6 +78,8 @@ class Client:
     server: tuple[str, int] | None = ("127.0.0.1", 7171)
     client: tuple[str, int] | None = ("127.0.0.1", 50000)
     scheme: str = "http"
+    #: Called with each whole answer: method, path, answer.
+    check: Callable[[str, str, Answer], None] | None = None
 
     def _scope(self, method: str, target: str, headers: Mapping[str, str | None]) -> dict[str, Any]:
         path, _, query = target.partition("?")
@@ -143,7 +145,10 @@ class Client:
         start, *rest = messages
         assert start["type"] == "http.response.start"
         assert rest[-1].get("more_body", False) is False
-        return Answer(start["status"], _headers(start), b"".join(part.get("body", b"") for part in rest))
+        answer = Answer(start["status"], _headers(start), b"".join(part.get("body", b"") for part in rest))
+        if self.check is not None:
+            self.check(method, unquote(target.partition("?")[0]), answer)
+        return answer
 
     async def get(self, target: str, **headers: str | None) -> Answer:
         """GET; headers by keyword, ``_`` for ``-``."""

@@ -12,6 +12,7 @@ import attrs
 from agentstream.journal.base import Record
 from agentstream.journal.sqlite import SqliteJournal, open_journal
 from agentstream.redaction import Redactor
+from agentstream.server import openapi
 from agentstream.server.http import make_app
 from agentstream.server.metrics import Metrics
 from agentstream.server.sse import Doorbell
@@ -19,7 +20,10 @@ from agentstream.server.tokens import TokenStore, prepare_data_dir
 from agentstream.settings import ServerSettings
 from tests.support.asgi import Client
 from tests.support.orchestration import NOON, Orchestration
+from tests.support.schema import DocumentedAnswers
 
+#: Every answer in every test is checked against it.
+DOCUMENTED = DocumentedAnswers(openapi.document("test"))
 SECRET = "sk-test-0123456789"
 BODY = {"taskPrompt": "tidy up", "workspaceSource": {"type": "fresh"}, "agentType": "demo"}
 
@@ -89,10 +93,10 @@ async def open_door(tmp_path: Path, *, dashboard: Path | None = None, **server: 
             dashboard=dashboard or tmp_path / "nothing",
         )
         door = Door(
-            admin=Client(app=app, token=(data_dir / "token").read_text().strip()),
-            control=Client(app=app, token=tokens.create("controller", "control")),
-            read=Client(app=app, token=tokens.create("reader", "read")),
-            nobody=Client(app=app),
+            admin=Client(app=app, check=DOCUMENTED, token=(data_dir / "token").read_text().strip()),
+            control=Client(app=app, check=DOCUMENTED, token=tokens.create("controller", "control")),
+            read=Client(app=app, check=DOCUMENTED, token=tokens.create("reader", "read")),
+            nobody=Client(app=app, check=DOCUMENTED),
             tokens=tokens,
             orchestration=orchestration,
             journal=journal,
