@@ -66,6 +66,7 @@ class Daemon:
             if line.startswith("listening on http://"):
                 self.port = int(line.strip().rsplit(":", 1)[1])
                 return
+        self.stop()
         raise AssertionError(f"the daemon did not start:\n{(self.directory / 'stderr').read_text()}")
 
     def stop(self) -> None:

@@ -26,8 +26,9 @@ WATCH_FRAMES = """
     };
     requestAnimationFrame(tick);
 """
-#: Milliseconds. 100 is where people notice; the rest is for machines that do other things at the same time.
-LONGEST_FRAME = 1000
+#: Milliseconds. On a machine of its own the longest takes about 100; the rest is for machines that do other things meanwhile.
+#: A page that took all events at once, or drew all rows, would stand still for longer than this.
+LONGEST_FRAME = 3000
 
 
 def test_100_000_events(open_page: OpenPage, daemon: Daemon, record_property: Callable[[str, object], None]) -> None:

@@ -124,7 +124,7 @@ def reduced(page: Page, messages: list[dict[str, Any]], look: str) -> Any:
         """async messages => {
             const store = await import('/store.js');
             const state = store.createState();
-            store.openDetail(state, 'w');
+            store.openDetail(state, 'w').confirmed = true;
             for (const message of messages) store.reduce(state, message);
             return LOOK;
         }""".replace("LOOK", look),
@@ -163,7 +163,7 @@ def test_memory_is_bounded(page: Page) -> None:
         """async () => {
             const store = await import('/store.js');
             const state = store.createState();
-            store.openDetail(state, 'w');
+            store.openDetail(state, 'w').confirmed = true;
             const base = { workOrderId: 'w', runId: 'r', timestamp: '2026-01-01T00:00:00.000Z' };
             for (let seq = 1; seq <= 300000; seq += 1) {
                 const type = ['agent_tool_call', 'agent_output', 'agent_error', 'file_changed'][seq % 4];

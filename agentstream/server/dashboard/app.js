@@ -9,6 +9,7 @@ import { Api, ApiError, segment } from "./api.js";
 import { Connection } from "./connection.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { compact } from "./format.js";
+import { History } from "./history.js";
 import * as store from "./store.js";
 import { Activity } from "./views/activity.js";
 import { Approvals } from "./views/approvals.js";
@@ -26,9 +27,9 @@ import { Tools } from "./views/tools.js";
 const TOKEN_KEY = "agentstream.token";
 // A work order's last so many events are replayed when it is opened; older ones are loaded when the reader scrolls back.
 const REPLAY = 100_000;
-// Events fetched at once when the reader scrolls back.
-const PAGE = 1000;
 const LIST_PAGE = 50;
+// Milliseconds between two drawings while a backlog is taken.
+const CATCHING_UP_PAUSE = 200;
 const STATES = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", refused: "Refused" };
 
 const state = store.createState();
@@ -40,7 +41,12 @@ let epoch = null;
 let pickedRun = null;
 let list = { cursor: null, loaded: false };
 let agents = [];
+let subscribed = 0;
 let drawing = false;
+/** When it was drawn last, how long the frame after that took to come, and the timer of the next drawing that was put off. */
+let drawn = 0;
+let drawCost = 0;
+let later = null;
 
 const api = new Api(() => token);
 const connection = new Connection({
@@ -48,7 +54,7 @@ const connection = new Connection({
   token: () => token,
   subscriptions,
   onMessage: received,
-  onBatch: draw,
+  onBatch: batch,
   onState: (value) => {
     connectionState = value;
     if (value === "refused") login("The daemon refused this token.");
@@ -88,7 +94,12 @@ const header = new RunHeader({
   again: schedule,
 });
 const approvals = new Approvals((requestId, decision, message) => api.post(`/approvals/${segment(requestId)}`, { decision, message }));
-const activity = new Activity({ event: fetchEvent, older: loadOlder, latest: loadLatest });
+const past = new History(api, state);
+const activity = new Activity({
+  event: (seq) => past.event(seq),
+  older: (run) => act(() => past.older(run)),
+  latest: (run) => act(() => past.latest(run)),
+});
 const tools = new Tools(fetchCall);
 const output = new Output(schedule);
 const files = new Files(schedule);
@@ -146,7 +157,23 @@ function schedule() {
   });
 }
 
+/**
+ * After a batch of messages: draw, unless drawing is what takes the time. While a backlog is taken, or where a frame with a drawing
+ * in it takes long (no graphics processor, a busy machine), most frames draw nothing, so that none of them is missed for long.
+ */
+function batch(behind) {
+  const since = performance.now() - drawn;
+  const pause = behind ? CATCHING_UP_PAUSE : Math.min(CATCHING_UP_PAUSE, (drawCost - 1000 / 60) * 2);
+  if (since >= pause) draw();
+  else later ??= setTimeout(() => {
+    later = null;
+    schedule();
+  }, pause - since);
+}
+
 function draw() {
+  drawn = performance.now();
+  requestAnimationFrame(() => (drawCost = performance.now() - drawn));
   const now = Date.now() + skew;
   const { detail } = state;
   setText(pill.lastChild, STATES[connectionState]);
@@ -172,7 +199,7 @@ function draw() {
   tabs.count("tools", run?.calls.length ?? 0, compact(run?.toolCalls ?? 0));
   tabs.count("files", run?.files.size ?? 0, compact(run?.files.size ?? 0));
   tabs.count("errors", run?.errorCount ?? 0, compact(run?.errorCount ?? 0), "bad");
-  ({ activity, tools, output, files, errors })[tabs.selected].render(run);
+  ({ activity, tools, output, files, errors })[tabs.selected].render(run, !detail.replaying);
 }
 
 function counts() {
@@ -221,8 +248,9 @@ function subscriptions() {
 
 function detailSubscription() {
   const { detail } = state;
-  detail.replaying = true;
-  const message = { type: "subscribe", workOrderId: detail.id, filters: EVERYTHING };
+  subscribed += 1;
+  Object.assign(detail, { subscription: `open-${subscribed}`, confirmed: false, replaying: true });
+  const message = { type: "subscribe", id: detail.subscription, workOrderId: detail.id, filters: EVERYTHING };
   if (!detail.lastSeq) return { ...message, replayCount: REPLAY };
   return { ...message, sinceSeq: detail.lastSeq, epoch: epoch ?? undefined };
 }
@@ -241,27 +269,23 @@ function received(message) {
     }
     epoch = message.epoch;
     if (message.workOrderId === "*") refresh();
-    else limitHistory(message);
   }
   const before = state.detail;
   store.reduce(state, message, activity.reading);
   if (state.detail !== before) loadDetail(state.detail);
-}
-
-/** What came before a replay that was limited by its count is loaded when the reader scrolls back. */
-function limitHistory(message) {
-  const { detail } = state;
-  if (detail?.id === message.workOrderId && !detail.lastSeq) detail.limited = message.seq > REPLAY;
+  if (message.type === "replay_complete") act(loadApprovals);
 }
 
 /** After each (re)connect: what happened to the list meanwhile, and which questions are open. */
 function refresh() {
   act(() => loadList(false));
-  act(async () => {
-    store.putApprovals(state, (await api.get("/approvals")).items);
-    schedule();
-  });
+  act(loadApprovals);
   if (!agents.length) act(loadAgents);
+}
+
+async function loadApprovals() {
+  store.putApprovals(state, (await api.get("/approvals")).items);
+  schedule();
 }
 
 async function loadAgents() {
@@ -304,55 +328,6 @@ function open(id) {
     loadDetail(detail);
   }
   draw();
-}
-
-async function fetchEvent(seq) {
-  const { items } = await events(state.detail.id, seq - 1, 1);
-  if (items[0]?.seq !== seq) throw new ApiError(404, "NOT_FOUND", "The journal no longer has this event.");
-  return items[0];
-}
-
-/** `{items, lastSeq}`: everything of the work order up to `lastSeq` is in `items`, which may be empty. */
-function events(workOrderId, sinceSeq, limit) {
-  return api.get(`/work-orders/${segment(workOrderId)}/events?sinceSeq=${sinceSeq}&limit=${limit}`);
-}
-
-/**
- * Rows of `run` before `seq`. `seq` counts over all work orders, so how far back a page of this run reaches isn't known: the window
- * is doubled until it holds something or reaches the beginning.
- */
-async function rowsBefore(run, seq) {
-  const { detail } = state;
-  for (let reach = PAGE; ; reach *= 2) {
-    const from = Math.max(0, seq - 1 - reach);
-    const rows = [];
-    for (let after = from; after < seq - 1; ) {
-      const page = await events(detail.id, after, PAGE);
-      for (const event of page.items) {
-        const row = event.seq < seq && event.runId === run.id ? store.rowOf(event, run, detail.order?.workspace) : null;
-        if (row) rows.push(row);
-      }
-      if (page.lastSeq <= after) break;
-      after = page.lastSeq;
-    }
-    if (rows.length || from === 0) return { rows, complete: from === 0 };
-  }
-}
-
-function loadOlder(run) {
-  return act(async () => {
-    const { rows, complete } = await rowsBefore(run, run.log.firstSeq ?? state.detail.lastSeq + 1);
-    run.log.prepend(rows, complete);
-    schedule();
-  });
-}
-
-function loadLatest(run) {
-  return act(async () => {
-    const { rows, complete } = await rowsBefore(run, state.detail.lastSeq + 1);
-    run.log.reattach(rows, complete);
-    schedule();
-  });
 }
 
 async function fetchCall(run, call) {

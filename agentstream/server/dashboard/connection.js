@@ -7,8 +7,8 @@
  * thereby, through TCP, the daemon's cursor for this subscriber, but loses nothing.
  */
 
-// A frame has 16.7 ms; layout and painting need the rest.
-const BUDGET = 6;
+// A frame has 16.7 ms; what is drawn needs the rest.
+const BUDGET = 8;
 const MAX_QUEUE = 50_000;
 const FIRST_DELAY = 250;
 const MAX_DELAY = 10_000;
@@ -23,7 +23,7 @@ export class Connection {
    * @param {() => string | null} options.token
    * @param {() => object[]} options.subscriptions the messages that subscribe to what is looked at
    * @param {(message: object) => void} options.onMessage
-   * @param {() => void} options.onBatch after each batch of messages
+   * @param {(behind: boolean) => void} options.onBatch after each batch of messages; `behind`: more are waiting
    * @param {(state: "connecting" | "live" | "reconnecting" | "refused") => void} options.onState
    */
   constructor(options) {
@@ -156,7 +156,8 @@ export class Connection {
       this._options.onMessage(message);
       if (this._taken % 16 === 0 && performance.now() > end) break;
     }
-    if (this._taken === this._queue.length) {
+    const behind = this._taken < this._queue.length;
+    if (!behind) {
       this._queue = [];
       this._taken = 0;
     } else {
@@ -167,7 +168,7 @@ export class Connection {
       }
       this._schedule();
     }
-    this._options.onBatch();
+    this._options.onBatch(behind);
   }
 
   _live() {

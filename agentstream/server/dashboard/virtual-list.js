@@ -44,7 +44,11 @@ export class VirtualList {
     this._scroller = h("div", { class: "scroller", tabindex: "-1", onscroll: () => this._scrolled() }, this._spacer, this._empty);
     this.element = h("div", { class: "virtual-list" }, this._scroller, this._jump);
     this._scroller.addEventListener("keydown", (event) => this._key(event));
-    this._sizes = new ResizeObserver(() => this._layout());
+    // Also when the panel that it is in is shown.
+    this._sizes = new ResizeObserver(() => {
+      if (this.following && this._source) this._stickToEnd();
+      this._layout();
+    });
     this._sizes.observe(this._scroller);
     this._expansion = null;
     this._expansionSize = new ResizeObserver(() => this._measure());

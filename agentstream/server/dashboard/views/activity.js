@@ -30,7 +30,13 @@ export class Activity {
     return !this._list.following;
   }
 
-  render(run) {
+  /** `settled`: all that is to be replayed was replayed. */
+  render(run, settled) {
+    // A run of which nothing was replayed.
+    if (settled && run && run !== this._filled && !run.log.length) {
+      this._filled = run;
+      this._older(run);
+    }
     if (run !== this._run || run?.log !== this._log) {
       this._run = run;
       this._log = run?.log;
@@ -42,13 +48,12 @@ export class Activity {
     }
   }
 
-  async _older() {
-    const run = this._run;
+  async _older(run = this._run) {
     if (!run || run.log.complete || this._loading) return;
     this._loading = true;
     try {
       await this._source.older(run);
-      this.render(run);
+      this.render(this._run, false);
     } finally {
       this._loading = false;
     }

@@ -5,6 +5,7 @@ import { ago, compact, oneLine, wholeSeconds } from "../format.js";
 import { FINAL } from "../store.js";
 
 export const STATUS_LABELS = { queued: "Queued", running: "Running", succeeded: "Succeeded", failed: "Failed", canceled: "Canceled" };
+export const RUN_LABELS = { ...STATUS_LABELS, interrupted: "Interrupted" };
 // The list in memory; older ones are found by the command line.
 const MAX_ROWS = 500;
 

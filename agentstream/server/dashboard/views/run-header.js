@@ -4,10 +4,10 @@ import { h, setAttribute, setText } from "../dom.js";
 import { clock, compact, grouped, money, oneLine, plain, wholeSeconds } from "../format.js";
 import { FINAL } from "../store.js";
 import { Timeline } from "../timeline.js";
-import { STATUS_LABELS } from "./order-list.js";
+import { RUN_LABELS } from "./order-list.js";
 
 // Redrawing the picture more often than this shows nothing new.
-const TIMELINE_MS = 400;
+const TIMELINE_MS = 500;
 
 export class RunHeader {
   /** @param {object} actions {cancel, runAgain, pickRun(id), pickCall(call), again() for another frame} */
@@ -28,6 +28,8 @@ export class RunHeader {
       error: h("p", { class: "run-error", hidden: true }),
       planSummary: h("summary"),
       planItems: h("ol", { class: "plan-items" }),
+      // Told to screen readers when it changes.
+      told: h("p", { class: "offscreen", role: "status" }),
     });
     p.bar = h("div", { class: "progress-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100" }, p.fill);
     p.more = h("details", { class: "whole-prompt" }, h("summary", {}, "Whole prompt"), p.whole);
@@ -52,6 +54,7 @@ export class RunHeader {
         h("div", { class: "headline-text" }, h("div", { class: "headline-title" }, p.status, p.title), p.facts),
         h("div", { class: "actions" }, p.runs, p.again, p.cancel),
       ),
+      p.told,
       p.more,
       p.error,
       h(
@@ -69,8 +72,9 @@ export class RunHeader {
     const p = this._parts;
     const { order } = detail;
     const status = run && order && !isLatest(detail, run) ? run.status : order?.status ?? "queued";
-    setText(p.status, STATUS_LABELS[status] ?? status);
+    setText(p.status, RUN_LABELS[status] ?? status);
     setAttribute(p.status, "data-status", status);
+    setText(p.told, RUN_LABELS[status] ?? status);
     const prompt = plain(order?.request.taskPrompt ?? "");
     const title = oneLine(prompt, 160) || detail.id;
     setText(p.title, title);
@@ -114,7 +118,7 @@ export class RunHeader {
     const p = this._parts;
     const percentage = run?.percentage ?? 0;
     const over = run && run.status !== "running";
-    setText(p.phase, !run ? "Waiting" : over ? STATUS_LABELS[run.status] ?? run.status : run.phase ?? "Starting");
+    setText(p.phase, !run ? "Waiting" : over ? RUN_LABELS[run.status] ?? run.status : run.phase ?? "Starting");
     setText(p.percentage, run ? `${percentage}%` : "");
     setAttribute(p.bar, "aria-valuenow", percentage);
     setAttribute(p.bar, "data-status", run?.status ?? "queued");
