@@ -53,7 +53,7 @@ from agentstream.runs.snapshot import MAX_DIRECTORIES, MAX_FILES, Change, Snapsh
 WINDOW: Final = 0.1
 #: Seconds between two scans of everything, where there is no inotify.
 POLL_SECONDS: Final = 1.0
-#: A scan may take a fifth of a worker thread's time, however large the directory that somebody keeps writing to.
+#: Scans may take a fifth of the time, however large the directory that somebody keeps writing to.
 _PAUSE_PER_SCAN: Final = 4.0
 #: Watches that are set, and events that are emitted, without letting others run: about 1 ms.
 _AT_ONCE: Final = 200
@@ -120,7 +120,6 @@ class WorkspaceWatcher:
         self._finishing = trio.Event()
         # `finish` may come while `run` is scanning: then it waits for its turn.
         self._scanning = trio.Lock()
-        self._last_scan_seconds = 0.0
         self._told_too_large = False
 
     async def start(self) -> None:
@@ -131,14 +130,18 @@ class WorkspaceWatcher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell changes as they come, until `finish`."""
         task_status.started()
+        not_before = -math.inf
         try:
             while not self._finishing.is_set():
-                with trio.move_on_after(self._patience()):
+                with trio.move_on_after(math.inf if self.watching else self._poll_seconds):
                     await self._woken.wait()
-                with trio.move_on_after(max(WINDOW, _PAUSE_PER_SCAN * self._last_scan_seconds)):
+                with trio.move_on_at(max(trio.current_time() + WINDOW, not_before)):
                     await self._finishing.wait()
                     return
+                started = trio.current_time()
                 await self._look(self._take_hints())
+                ended = trio.current_time()
+                not_before = ended + _PAUSE_PER_SCAN * (ended - started)
         finally:
             self.close()
 
@@ -190,16 +193,12 @@ class WorkspaceWatcher:
             return self._snapshot.directories()
         return list(hinted)
 
-    def _patience(self) -> float:
-        return math.inf if self.watching else max(self._poll_seconds, _PAUSE_PER_SCAN * self._last_scan_seconds)
-
     # --- scans -----------------------------------------------------------------------------------------------------
 
     async def _look(self, directories: Sequence[str]) -> None:
         assert self._snapshot is not None
         snapshot = self._snapshot
         async with self._scanning:
-            started = trio.current_time()
             while directories:
                 await self._watch(snapshot, directories)
                 scan = await trio.to_thread.run_sync(
@@ -207,7 +206,6 @@ class WorkspaceWatcher:
                 )
                 self._unwatch(scan.gone)
                 directories = scan.found
-            self._last_scan_seconds = trio.current_time() - started
             await self._tell(snapshot)
 
     async def _watch(self, snapshot: Snapshot, directories: Sequence[str]) -> None:
