@@ -32,7 +32,7 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/flake8 --version >/dev/null 2>&1; $(BIN)/flake8-async agentstream tests
+	$(BIN)/flake8-async $$(git ls-files "*.py")
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_docs.py
 

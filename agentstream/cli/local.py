@@ -73,8 +73,14 @@ def serve(
         )
         # Here, since the other commands need neither the web framework nor the journal and start in half the time without.
         from agentstream import daemon
+        from agentstream.cli import demo as demo_run
 
-        trio.run(partial(daemon.serve, settings, demo=demo))
+        async def listening(where: daemon.Listening) -> None:
+            demo_run.say_listening(where)
+            if demo:
+                await demo_run.show(where)
+
+        trio.run(partial(daemon.serve, settings, on_listening=listening))
 
 
 # --- config ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,342 @@
+"""The composition root: builds the parts, wires them, and takes them down in the right order.
+
+From the outside in, each inside the one before it: the lock on the data directory, the journal, the broadcaster, the
+orchestrator, the door. So on the way out the door stops accepting first, runs end, subscribers get the last events and are told
+that the daemon stops, and the journal is the last to go. docs/explanation/shutdown.md tells it from the operator's side.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from agentstream import config, logs
+from agentstream.agents.registry import registry
+from agentstream.broadcast.broadcaster import EventBroadcaster
+from agentstream.errors import ConfigError
+from agentstream.journal.base import Record
+from agentstream.journal.retention import Retention
+from agentstream.journal.sqlite import SqliteJournal, open_journal
+from agentstream.orchestration.orchestrator import Orchestrator
+from agentstream.orchestration.setup import OrchestratorOptions
+from agentstream.redaction import Redactor, secrets_in
+from agentstream.runs.driver import Driver
+from agentstream.runs.inotify import InotifyHub
+from agentstream.runs.spec import RunLimits
+from agentstream.server.auth import Rules
+from agentstream.server.http import make_app
+from agentstream.server.listener import Door, Entrance, open_tcp, open_unix
+from agentstream.server.metrics import Metrics
+from agentstream.server.sse import Doorbell
+from agentstream.server.tokens import TokenStore, prepare_data_dir
+from agentstream.server.websocket import WebSocketLimits, WebSocketServer
+from agentstream.settings import ServerSettings, Settings, check_exposure
+from agentstream.systemd import Notifier, handed_over
+
+log = structlog.get_logger("agentstream.daemon")
+
+#: Batches between the journal and the broadcaster. The broadcaster waits for nobody, so more would only hide a fault.
+_PUBLISHED_BATCHES: Final = 256
+#: Seconds in which subscribers may take their last events at the end. With the grace for runs (5 s by default) and the time that
+#: stopping them takes, the whole stays below 15 s.
+_GOODBYE: Final = 3.0
+#: What is kept of a run's output in memory, in bytes: the daemon has the raw log, and reads only the tail of stderr here.
+_COLLECTED: Final = 16 * 1024
+
+
+@attrs.frozen
+class Listening:
+    """Where the daemon is, once it accepts connections."""
+
+    url: str
+    data_dir: Path
+    #: False with ``--no-auth``.
+    asks_for_token: bool
+
+
+OnListening = Callable[[Listening], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _locked(data_dir: Path) -> AsyncIterator[None]:
+    """One daemon per data directory: two would take each other's runs for those of a former life."""
+    prepare_data_dir(data_dir)
+    fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another agentstream daemon uses {data_dir}; stop it, or name another --data-dir"
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _drivers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Driver]:
+    agents = settings.agents
+    known = registry({name: agent.command for name, agent in agents.items() if agent.command})
+    limits = RunLimits(max_collected_bytes=_COLLECTED, approval_timeout=settings.runs.approval_seconds)
+    return {
+        name: Driver(known.get(name), environ=environ, env=agents[name].env if name in agents else None, limits=limits)
+        for name in known
+    }
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        max_age_seconds=settings.journal.retention_seconds,
+        max_bytes=settings.journal.retention_bytes,
+        max_events_per_work_order=settings.journal.retention_events,
+    )
+
+
+def _remover(data_dir: Path) -> Callable[[Sequence[str]], Awaitable[None]]:
+    async def remove(directories: Sequence[str]) -> None:
+        for directory in directories:
+            path = data_dir / directory
+            if path.is_relative_to(data_dir / "runs"):
+                await trio.to_thread.run_sync(lambda path=path: shutil.rmtree(path, ignore_errors=True))  # type: ignore[misc]
+
+    return remove
+
+
+@attrs.frozen(kw_only=True)
+class _Parts:
+    """What is built, so that it can be stopped and asked."""
+
+    settings: Settings
+    journal: SqliteJournal
+    broadcaster: EventBroadcaster
+    orchestrator: Orchestrator
+    door: Door
+    notifier: Notifier
+
+    def status(self) -> str:
+        """One line for systemctl status."""
+        orders = self.orchestrator.statistics()
+        subscribers = self.broadcaster.statistics().subscribers
+        trouble = self.journal.statistics().trouble
+        line = f"{orders.running} running, {orders.queued} queued, {subscribers} subscribers"
+        return f"{line}; DEGRADED: {trouble}" if trouble else line
+
+
+async def serve(settings: Settings, *, on_listening: OnListening | None = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT. ``on_listening`` runs beside it, from when it accepts connections.
+
+    Raises `ConfigError` for settings that would let strangers in, and OSError for an address that can't be listened on.
+    """
+    check_exposure(settings.server)
+    environ = config.process_environment()
+    notifier = Notifier(environ)
+    async with _locked(settings.server.data_dir):
+        tokens = TokenStore(settings.server.data_dir, auth=settings.server.auth)
+        await trio.to_thread.run_sync(tokens.ensure_first)
+        secrets = secrets_in(environ, settings.security.redact_variables)
+        for agent in settings.agents.values():
+            secrets |= secrets_in(agent.env, settings.security.redact_variables)
+        plain = settings.server.data_dir / "token"
+        if plain.exists():
+            secrets["AGENTSTREAM_TOKEN"] = plain.read_text().strip()
+        redactor = Redactor(secrets)
+        logs.configure(settings.log, sys.stderr, journald=config.writes_to_journald(environ, 2), redactor=redactor)
+        async with _built(settings, environ, tokens, redactor, notifier) as parts:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(notifier.watch, parts.status)
+                entrances, url = await _entrances(settings.server, environ)
+                await nursery.start(parts.door.serve, entrances)
+                config.announce(settings.server.data_dir, url)
+                log.info("listening", url=url, data_dir=str(settings.server.data_dir))
+                notifier.ready(parts.status())
+                if on_listening is not None:
+                    nursery.start_soon(on_listening, Listening(url, settings.server.data_dir, settings.server.auth))
+                await _until_told_to_stop(parts)
+                nursery.cancel_scope.cancel()
+            config.retract(settings.server.data_dir, url)
+        log.info("stopped")
+
+
+@asynccontextmanager
+async def _built(
+    settings: Settings, environ: Mapping[str, str], tokens: TokenStore, redactor: Redactor, notifier: Notifier
+) -> AsyncIterator[_Parts]:
+    data_dir = settings.server.data_dir
+    metrics = Metrics()
+    doorbell = Doorbell()
+    publish, published = trio.open_memory_channel[Sequence[Record]](_PUBLISHED_BATCHES)
+    async with (
+        trio.open_nursery() as background,
+        open_journal(
+            data_dir / "journal.sqlite",
+            publish=publish.send,
+            retention=_retention(settings),
+            remove_directories=_remover(data_dir),
+        ) as journal,
+    ):
+        orchestrator = Orchestrator(
+            journal,
+            _drivers(settings, environ),
+            OrchestratorOptions(
+                workspace_roots=settings.runs.workspace_roots,
+                data_dir=data_dir,
+                max_concurrent_runs=settings.runs.max_concurrent_runs,
+                timeout=settings.runs.timeout_seconds,
+                idle_timeout=settings.runs.idle_timeout_seconds,
+                restart_policy=settings.runs.restart_policy,
+            ),
+            hub=await _hub(background),
+            redactor=lambda env: redactor.with_secrets(secrets_in(env, settings.security.redact_variables)).data,
+        )
+        broadcaster = EventBroadcaster(
+            published,
+            journal,
+            backlog_limit=settings.broadcast.backlog_bytes,
+            taps=(metrics.published, doorbell.ring),
+            deltas_wanted=orchestrator.deltas_wanted,
+            observe_latency=metrics.delivery.observe,
+        )
+        metrics.watch(orchestration=orchestrator, journal=journal, broadcast=broadcaster)
+        websocket = WebSocketServer(
+            broadcaster=broadcaster,
+            journal=journal,
+            orchestration=orchestrator,
+            authenticator=tokens,
+            origin_allowed=Rules.of(settings.server).origin_check(),
+            limits=WebSocketLimits(
+                auth_seconds=settings.server.handshake_seconds,
+                ping_interval=settings.broadcast.ping_interval_seconds,
+                ping_timeout=settings.broadcast.ping_timeout_seconds,
+                stall_limit=settings.broadcast.stall_seconds,
+                max_message=settings.server.max_message_bytes,
+            ),
+        )
+        app = make_app(
+            orchestration=orchestrator,
+            journal=journal,
+            authenticator=tokens,
+            server=settings.server,
+            doorbell=doorbell,
+            metrics=metrics,
+            redactor=redactor,
+            troubles=lambda: [tokens.trouble] if tokens.trouble else [],
+        )
+        door = Door(app=app, websocket=websocket, head_seconds=settings.server.handshake_seconds)
+        await background.start(broadcaster.run)
+        await background.start(metrics.sample_loop_lag)
+        await background.start(websocket.run)
+        await background.start(orchestrator.run)
+        yield _Parts(
+            settings=settings,
+            journal=journal,
+            broadcaster=broadcaster,
+            orchestrator=orchestrator,
+            door=door,
+            notifier=notifier,
+        )
+        # The journal closes behind this; the broadcaster takes what it still publishes.
+        await journal.aclose()
+        background.cancel_scope.cancel()
+
+
+async def _hub(nursery: trio.Nursery) -> InotifyHub | None:
+    try:
+        hub = InotifyHub()
+    except OSError as error:
+        log.warning("no inotify; output and workspaces are polled", reason=str(error))
+        return None
+    await nursery.start(hub.run)
+    return hub
+
+
+async def _entrances(server: ServerSettings, environ: Mapping[str, str]) -> tuple[list[Entrance], str]:
+    """Where to listen, and the address that clients are told."""
+    rules = Rules.of(server)
+    tls = _tls(server)
+    given = handed_over(environ)
+    if given:
+        listeners: list[trio.SocketListener | trio.SSLListener[trio.SocketStream]] = []
+        for sock in given:
+            plain = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            listeners.append(trio.SSLListener(plain, tls, https_compatible=True) if tls else plain)
+    elif server.unix is not None:
+        listeners = [await open_unix(server.unix)]
+    else:
+        listeners = [*await open_tcp(server.host, server.port, tls)]
+    entrances: list[Entrance] = []
+    url = ""
+    for listener in listeners:
+        transport = listener if isinstance(listener, trio.SocketListener) else listener.transport_listener
+        assert isinstance(transport, trio.SocketListener)
+        name = transport.socket.getsockname()
+        port = name[1] if isinstance(name, tuple) else None
+        entrances.append(Entrance(listener, rules.host_check(port, secure=tls is not None)))
+        if not url:
+            scheme = "https" if tls else "http"
+            host = f"[{server.host}]" if ":" in server.host else server.host
+            url = f"unix:{name}" if port is None else f"{scheme}://{host}:{port}"
+    return entrances, url
+
+
+def _tls(server: ServerSettings) -> ssl.SSLContext | None:
+    if server.tls_cert is None or server.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"server.tls_cert, server.tls_key: can't be used: {error}") from error
+    return context
+
+
+async def _until_told_to_stop(parts: _Parts) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        number = await anext(aiter(signals))
+        log.info("stopping", signal=signal.Signals(number).name, grace=parts.settings.runs.shutdown_grace_seconds)
+        parts.notifier.stopping("stopping")
+        parts.door.stop_accepting()
+        async with trio.open_nursery() as nursery:
+            hurry = trio.Event()
+            nursery.start_soon(_hurry_on_second_signal, signals, hurry)
+            await _stop_runs(parts, hurry)
+            await _last_events_out(parts)
+            await parts.door.close(_GOODBYE)
+            nursery.cancel_scope.cancel()
+
+
+async def _hurry_on_second_signal(signals: AsyncIterator[int], hurry: trio.Event) -> None:
+    await anext(signals)
+    log.info("stopping at once, as asked a second time")
+    hurry.set()
+
+
+async def _stop_runs(parts: _Parts, hurry: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def stop(grace: float) -> None:
+            await parts.orchestrator.stop(grace)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(partial(stop, parts.settings.runs.shutdown_grace_seconds))
+        await hurry.wait()
+        nursery.start_soon(stop, 0.0)
+
+
+async def _last_events_out(parts: _Parts) -> None:
+    """What was committed is with the broadcaster before the subscribers are told that it is over."""
+    with trio.move_on_after(_GOODBYE):
+        while parts.broadcaster.position < parts.journal.head:  # noqa: ASYNC110 - once in a life, for milliseconds
+            await trio.sleep(0.005)
