@@ -106,13 +106,12 @@ class Disk:
 
     async def close(self, last_seq: int) -> None:
         """The orderly end. Numbers above ``last_seq`` were never given to anybody."""
-        with trio.CancelScope(shield=True):  # Bounded by the disk: one transaction and a checkpoint.
-            try:
-                await trio.to_thread.run_sync(self.store.close, last_seq, limiter=self._writing)
-            except sqlite3.Error as error:
-                if kind_of(error) is Kind.BUG:
-                    raise
-                _log.warning("the journal was not closed in order", reason=explain(error))
+        try:
+            await trio.to_thread.run_sync(self.store.close, last_seq, limiter=self._writing)
+        except sqlite3.Error as error:
+            if kind_of(error) is Kind.BUG:
+                raise
+            _log.warning("the journal was not closed in order", reason=explain(error))
 
     def announce(self) -> None:
         """Say once where each damaged file went."""

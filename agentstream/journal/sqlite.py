@@ -105,7 +105,8 @@ class SqliteJournal:
         finally:
             self._closing = True
             try:
-                await self._disk.close(self._committer.next_seq - 1)
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self._disk.close(self._committer.next_seq - 1)
             finally:
                 self._ended.set()
 
@@ -255,8 +256,8 @@ class SqliteJournal:
         database = _Database(self._disk, self._store.generation, self._committer.unsaved_orders)
         try:
             return await run_round(self._retention, database, self._remove_directories, now=now)
-        except NotOpen:
-            return 0
+        except (NotOpen, JournalError):
+            return 0  # Replaced meanwhile, or it can't be read just now. The next round will see.
         except sqlite3.Error as error:
             await self._disk.failed(error, database.generation)
             return 0
@@ -265,8 +266,7 @@ class SqliteJournal:
         while True:
             await trio.sleep(self._retention.interval_seconds)
             if self._disk.trouble is None:
-                with suppress(JournalError):  # It can't be read just now; the next round will see.
-                    await self.retain()
+                await self.retain()
 
 
 @attrs.frozen

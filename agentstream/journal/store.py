@@ -73,25 +73,28 @@ class Store:
         """
         try:
             store = cls(Path(path))
+            try:
+                store._open()
+            except BaseException:
+                store.release()
+                raise
+        except JournalError as error:
+            raise JournalError(f"{path}: {error.message}") from error
         except OSError as error:
             raise JournalError(f"{path}: the journal can't be opened: {error.strerror}") from error
-        try:
-            try:
-                store._connect(floor=0, floor_at=0)
-            except sqlite3.DatabaseError as error:
-                if kind_of(error) is not Kind.CORRUPT:
-                    raise
-                store.begin_anew(floor=0, floor_at=0)
-        except BaseException as error:
-            store.release()
-            if isinstance(error, JournalError):
-                raise JournalError(f"{path}: {error.message}") from error
-            if isinstance(error, OSError):
-                raise JournalError(f"{path}: the journal can't be opened: {error.strerror}") from error
-            if isinstance(error, sqlite3.Error) and kind_of(error) is Kind.DISK:
-                raise JournalError(f"{path}: the journal can't be opened: {explain(error)}") from error
-            raise
+        except sqlite3.Error as error:
+            if kind_of(error) is Kind.BUG:
+                raise
+            raise JournalError(f"{path}: the journal can't be opened: {explain(error)}") from error
         return store
+
+    def _open(self) -> None:
+        try:
+            self._connect(floor=0, floor_at=0)
+        except sqlite3.DatabaseError as error:
+            if kind_of(error) is not Kind.CORRUPT:
+                raise
+            self.begin_anew(floor=0, floor_at=0)
 
     def write(self, generation: int, work: Callable[[Writer], T]) -> T:
         """Do ``work`` on the writing connection. Raises `NotOpen` unless the database is still of that generation."""
@@ -218,9 +221,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise JournalError(
-            f"{path}: another agentstream uses this journal; end it, or choose another data directory"
-        ) from None
+        raise JournalError("another agentstream uses this journal; end it, or choose another data directory") from None
     except OSError:
         os.close(lock)
         raise

@@ -26,6 +26,7 @@ async def live(journal_file: str, seen: int) -> None:
     async def publish(records: Sequence[Record]) -> None:
         lines = [f"{record.seq} {record.work_order_id} {content(record)}\n" for record in records]
         os.write(seen, "".join(lines).encode())
+        await trio.lowlevel.checkpoint()
 
     async def call(name: str, size: int) -> None:
         last = await journal.read(await journal.seq_before_last(1, name), work_order_ids=[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -201,7 +200,7 @@ async def test_last_words_are_journalled_when_the_body_is_cancelled(tmp_path: Pa
         async with open_journal(journal_path(tmp_path), publish=subscriber) as journal:
             try:
                 scope.cancel()
-                await trio.sleep(math.inf)
+                await trio.sleep_forever()
             finally:
                 with trio.move_on_after(30, shield=True) as shield:
                     await journal.append([output("run canceled")])
@@ -214,10 +213,14 @@ async def test_last_words_are_journalled_when_the_body_is_cancelled(tmp_path: Pa
 
 async def test_the_end_waits_for_what_is_pending(tmp_path: Path) -> None:
     subscriber = Subscriber()
+
+    async def call(number: int) -> None:
+        await journal.append([output(number)])
+
     async with trio.open_nursery() as nursery:
         async with open_journal(journal_path(tmp_path), publish=subscriber) as journal:
             for number in range(20):
-                nursery.start_soon(journal.append, [output(number)])
+                nursery.start_soon(call, number)
             await trio.testing.wait_all_tasks_blocked(0.0)
     assert sorted(map(int, contents(subscriber.records))) == list(range(20))
 
@@ -234,17 +237,21 @@ async def test_after_the_end_appending_is_an_error(tmp_path: Path) -> None:
 
 async def test_when_publishing_fails_nobody_is_left_waiting(tmp_path: Path) -> None:
     async def publish(_: Sequence[Record]) -> None:
+        await trio.lowlevel.checkpoint()
         raise RuntimeError("the broadcaster is gone")
 
     async def call() -> None:
         with trio.CancelScope(shield=True), pytest.raises(trio.ClosedResourceError):
             await journal.append([output(1)])
 
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is raised at the end of the block
+    failed = False
+    try:
         async with open_journal(journal_path(tmp_path), publish=publish) as journal, trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(call)
-    assert caught.group_contains(RuntimeError, match="the broadcaster is gone")
+    except* RuntimeError:
+        failed = True
+    assert failed
 
 
 async def test_epoch_and_head_survive_a_restart(tmp_path: Path) -> None:
