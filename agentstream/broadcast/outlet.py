@@ -35,6 +35,8 @@ log = structlog.get_logger()
 _MAX_BUFFERS: Final = 256
 #: Bytes for one `send_all` of a stream that takes no list of buffers: enough to make its cost per call vanish.
 _JOIN_BYTES: Final = 256 * 1024
+_LINGER_BYTES: Final = 64 * 1024
+_CLOSE_OPCODE: Final = b"\x88"
 #: SO_LINGER on with no time: close(2) drops what waits in the kernel and resets the connection.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -70,6 +72,8 @@ class Outlet(trio.abc.Stream):
         # The descriptor is used only while `_open`: afterwards its number may be somebody else's.
         self._fd: int | None = direct.fileno() if direct is not None else None
         self._open = True
+        #: The closing frame was sent, after which RFC 6455 (5.5.1) allows no more data.
+        self._said_goodbye = False
         self._queue: deque[_Waiting] = deque()
         self._pumping = False
         self._written = trio.lowlevel.ParkingLot()
@@ -97,8 +101,10 @@ class Outlet(trio.abc.Stream):
 
     def put(self, data: bytes, chunk: Chunk | None = None) -> None:
         """Write whole frames now, or as soon as can be. ``chunk``: they may be dropped again. Never blocks; ignored when closed."""
-        if not self._open:
-            return
+        if self._open and not self._said_goodbye:
+            self._put(data, chunk)
+
+    def _put(self, data: bytes, chunk: Chunk | None = None) -> None:
         if not self._queue and self._fd is not None:
             try:
                 written = os.write(self._fd, data)
@@ -146,6 +152,11 @@ class Outlet(trio.abc.Stream):
     async def room(self, limit: int) -> None:
         """Wait until at most ``limit`` bytes wait. Returns also when the connection is closed."""
         while self._open and self.waiting > limit:
+            await self._written.park()
+
+    async def idle(self) -> None:
+        """Wait until nothing waits and nothing is being read. Returns also when the connection is closed."""
+        while self._open and self.busy:
             await self._written.park()
 
     def wake(self) -> None:
@@ -273,7 +284,9 @@ class Outlet(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         if not self._open:
             raise trio.ClosedResourceError("the connection was closed")
-        self.put(bytes(data))
+        self._put(bytes(data))
+        # trio-websocket sends one frame at a time.
+        self._said_goodbye = self._said_goodbye or data[:1] == _CLOSE_OPCODE
         if self._queue:
             last = self._queue[-1]
             last.written = trio.Event()
@@ -291,6 +304,17 @@ class Outlet(trio.abc.Stream):
         data = await self._stream.receive_some(max_bytes)
         self.last_received = trio.current_time()
         return data
+
+    async def linger(self, seconds: float) -> None:
+        """Let the peer read what was sent last: end our side, and throw away what still comes until it ends its own.
+
+        Closing with bytes unread would reset the connection, and the reset overtakes what was sent. Nobody else may be reading.
+        """
+        with trio.move_on_after(seconds), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                await self._stream.send_eof()
+            while await self._stream.receive_some(_LINGER_BYTES):
+                pass
 
     async def aclose(self) -> None:
         """Close the connection; what waits is dropped."""

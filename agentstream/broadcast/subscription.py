@@ -129,7 +129,7 @@ class Course:
         since: int | None = None,
         limiter: Limiter | None = None,
     ) -> None:
-        """Begin after ``head``, or with a replay of what came after ``since``. What was selected before must not be dropped any more.
+        """Begin after ``head``, or with a replay of what came after ``since``. What was selected before must not be dropped now.
 
         A work order beside ``"*"`` begins where ``"*"`` is, and takes its events from there. Subscribing again replaces filters
         and limit and keeps the place; with ``since`` it begins anew from there.
@@ -176,7 +176,7 @@ class Course:
         )
 
     def unsubscribe(self, work_order_id: str) -> bool:
-        """End a subscription; False when there was none. What was selected before must not be dropped any more."""
+        """End a subscription; False when there was none. What was selected before must not be dropped now."""
         ended = self._subscriptions.get(work_order_id)
         if ended is None or ended.remainder:
             return False
