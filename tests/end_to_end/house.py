@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -129,16 +130,19 @@ class Subscriber:
     """A client made with `websockets`."""
 
     def __init__(self, url: str, token: str) -> None:
-        self.socket: ClientConnection = connect(
+        self._stack = ExitStack()
+        self._opened = connect(
             url, additional_headers={"Authorization": f"Bearer {token}"}, open_timeout=PATIENCE, max_size=None
         )
+        self.socket: ClientConnection
         self.seen: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
+        self.socket = self._stack.enter_context(self._opened)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self._stack.close()
 
     def send(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))
@@ -164,14 +168,17 @@ class Subscriber:
 
     def until_ended(self, work_order_id: str) -> dict[str, Any]:
         return self.until(
-            lambda message: message["type"] == "work_order_updated"
-            and message["workOrderId"] == work_order_id
-            and message["status"] in ("succeeded", "failed", "canceled")
+            lambda message: (
+                message["type"] == "work_order_updated"
+                and message["workOrderId"] == work_order_id
+                and message["status"] in ("succeeded", "failed", "canceled")
+            )
         )
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """What was seen of these types; all events without."""
-        return [m for m in self.seen if (m["type"] in kinds if kinds else "seq" in m and "epoch" not in m)]
+        events = [m for m in self.seen if "seq" in m and m["type"] not in ("subscription_confirmed", "replay_complete")]
+        return [event for event in events if not kinds or event["type"] in kinds]
 
     def types(self, without: Sequence[str] = ("progress_update",)) -> list[str]:
         return [message["type"] for message in self.seen if message["type"] not in without]

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from agentstream.runs.process import find_processes
 from tests.end_to_end.house import PATIENCE, Daemon, Subscriber
@@ -91,8 +91,12 @@ def test_who_has_no_token_stays_outside(daemon: Daemon) -> None:
     with daemon:
         status, answer = daemon.http("GET", "/api/v1/work-orders", token="wrong")
         assert (status, answer["error"]["code"]) == (401, "UNAUTHORIZED")
-        with pytest.raises((InvalidStatus, ConnectionClosed)), daemon.subscriber(token="wrong") as stranger:
-            stranger.receive()
+        with daemon.subscriber(token="wrong") as stranger:
+            assert stranger.receive()["code"] == "UNAUTHORIZED"
+            with pytest.raises(ConnectionClosed) as closed:
+                stranger.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
         assert daemon.http("GET", "/health", token="wrong")[0] == 200
         assert (daemon.data / "token").stat().st_mode & 0o777 == 0o600
 
