@@ -130,22 +130,19 @@ def _origin_host(origin: str) -> HostPort | None:
     return parse_host(rest) if separator and scheme in ("http", "https") else None
 
 
-def check_door(
-    *,
-    host: str | None,
-    origin: str | None,
-    fetch_site: str | None,
-    port: int | None,
-    secure: bool,
-    has_token: bool,
-    rules: Rules,
-) -> None:
-    """Raise `Forbidden` unless Host, Origin and Sec-Fetch-Site are allowed. ``has_token``: a valid one was shown."""
+def check_host(host: str | None, *, port: int | None, secure: bool, rules: Rules) -> None:
+    """Raise `Forbidden` unless the Host is allowed (`host_allowed`)."""
     if not host_allowed(host, port=port, secure=secure, rules=rules):
         raise Forbidden(
             f"Host {_quoted(host)} is not served here; use the address that the daemon listens on, or add the name to "
             "server.allowed_hosts"
         )
+
+
+def check_origin(
+    origin: str | None, *, host: str | None, fetch_site: str | None, has_token: bool, rules: Rules
+) -> None:
+    """Raise `Forbidden` unless Origin and Sec-Fetch-Site are allowed. ``has_token``: a valid one was shown."""
     foreign = origin is None and not has_token and fetch_site in ("cross-site", "same-site")
     if foreign or not origin_allowed(origin, host=host, has_token=has_token, rules=rules):
         raise Forbidden(

@@ -157,7 +157,7 @@ def _outside(schemas: Schemas) -> dict[str, Any]:
         access: dict[str, Any] = {"security": []} if open_ else {}
         return {"get": {"operationId": operation_id, "summary": summary, "responses": answers, **access}}
 
-    return {
+    paths = {
         "/health": get(
             "health", "200 as long as the daemon lives.", {"200": {"description": "OK", "content": health}}, open_=True
         ),
@@ -181,3 +181,5 @@ def _outside(schemas: Schemas) -> dict[str, Any]:
             "asyncapi", "What the WebSocket speaks.", {"200": {"description": "OK", "content": json}}, open_=False
         ),
     }
+    paths["/metrics"]["get"]["security"] = [{}, {"bearer": []}]
+    return paths

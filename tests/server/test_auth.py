@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentstream.errors import ConfigError, Forbidden
-from agentstream.server.auth import Rules, bearer, check_door, host_allowed, origin_allowed, parse_host
+from agentstream.server.auth import Rules, bearer, check_host, check_origin, host_allowed, origin_allowed, parse_host
 from agentstream.settings import ServerSettings
 
 
@@ -129,15 +129,7 @@ def test_no_origin_is_fine_with_a_token_and_where_none_is_asked_for() -> None:
 )
 def test_without_tokens_a_browsers_cross_site_get_is_refused(fetch_site: str | None, allowed: bool) -> None:
     def check() -> None:
-        check_door(
-            host="localhost:7171",
-            origin=None,
-            fetch_site=fetch_site,
-            port=7171,
-            secure=False,
-            has_token=False,
-            rules=rules(auth=False),
-        )
+        check_origin(None, host="localhost:7171", fetch_site=fetch_site, has_token=False, rules=rules(auth=False))
 
     if allowed:
         check()
@@ -148,19 +140,11 @@ def test_without_tokens_a_browsers_cross_site_get_is_refused(fetch_site: str | N
 
 def test_a_refusal_says_what_to_do() -> None:
     with pytest.raises(Forbidden, match="allowed_hosts"):
-        check_door(
-            host="evil.example", origin=None, fetch_site=None, port=1, secure=False, has_token=True, rules=rules()
-        )
+        check_host("evil.example", port=1, secure=False, rules=rules())
     with pytest.raises(Forbidden, match="allowed_origins"):
-        check_door(
-            host="localhost:1",
-            origin="https://evil.example",
-            fetch_site=None,
-            port=1,
-            secure=False,
-            has_token=True,
-            rules=rules(),
-        )
+        check_origin("https://evil.example", host="localhost:1", fetch_site=None, has_token=True, rules=rules())
+    with pytest.raises(Forbidden, match="needs a token"):
+        check_origin(None, host="localhost:1", fetch_site=None, has_token=False, rules=rules())
 
 
 def test_the_websocket_side_gets_the_same_rules() -> None:

@@ -511,6 +511,12 @@ async def test_a_wrong_method_is_told_the_right_ones(door: Door, method: str) ->
     assert "GET" in answer.headers["allow"]
 
 
+async def test_every_method_of_a_path_is_told(door: Door) -> None:
+    both = await door.admin.request("PATCH", "/api/v1/work-orders/w")
+    assert set(both.headers["allow"].split(", ")) == {"GET", "HEAD", "DELETE"}
+    assert (await door.admin.request("HEAD", "/api/v1/work-orders")).status == 200
+
+
 async def test_something_broken_is_500_without_its_insides(door: Door) -> None:
     await door.control.post("/api/v1/work-orders", {**BODY, "id": "w"})
     await door.orchestration.start("w")
