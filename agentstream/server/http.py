@@ -49,6 +49,7 @@ from agentstream.settings import ServerSettings
 log = structlog.get_logger("agentstream.http")
 
 DASHBOARD: Final = Path(__file__).parent / "dashboard"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEADERS: Final = {
     # The page asks nobody but us and runs nothing but its own files; agent output is text, never markup.
@@ -153,12 +154,14 @@ class _Wrapper:
                 await self._app(scope, receive, send_with_headers)
         finally:
             seconds = self._clock() - began
-            self._metrics.answered(request.method, notes.route, status, None if notes.streaming else seconds)
+            # Methods are the client's to invent; each new one would be a series that stays.
+            method = request.method if request.method in _METHODS else "other"
+            self._metrics.answered(method, notes.route, status, None if notes.streaming else seconds)
             # The path without its query, which may hold a token.
             log.debug(
                 "http request",
                 method=request.method,
-                path=request.url.path,
+                path=request.url.path[:200],
                 status=status,
                 seconds=round(seconds, 4),
                 request_id=notes.request_id,

@@ -616,3 +616,11 @@ async def test_metrics_count_what_happened(door: Door) -> None:
         'agentstream_http_request_seconds_bucket{le="+Inf"} 3.0',
     ):
         assert line in text.splitlines()
+
+
+async def test_strangers_cannot_make_series_without_end(door: Door) -> None:
+    for number in range(20):
+        await door.nobody.request(f"M{number}", f"/path-{number}")
+    text = (await door.nobody.get("/metrics")).body.decode()
+    lines = [line for line in text.splitlines() if line.startswith("agentstream_http_requests_total{")]
+    assert lines == ['agentstream_http_requests_total{method="other",path="(none)",status="404"} 20.0']
