@@ -248,14 +248,14 @@ def logs(run_id: str, stderr: bool, daemon: config.DaemonAddress) -> None:
 @json_option
 @daemon_options
 def agents(as_json: bool, daemon: config.DaemonAddress) -> None:
-    """List the agent types, and whether each can run on the daemon's machine."""
+    """List the agent types, whether each can run on the daemon's machine, and which login it would use."""
 
     async def main() -> int:
         data = await _api(daemon).get("/agents")
         if as_json:
             _print_json(data)
             return 0
-        table = _table("agent", "", "version", "program or problem")
+        table = _table("agent", "", "version", "login, or problem")
         for item in data["items"]:
             problem = item.get("problem")
             if problem is None:
@@ -266,7 +266,7 @@ def agents(as_json: bool, daemon: config.DaemonAddress) -> None:
                 one_line(item["agentType"]),
                 state,
                 one_line(item.get("version") or ""),
-                one_line(problem or item["program"], 300),
+                one_line(problem or item.get("login") or item["program"], 300),
             )
         _print_table(table)
         return 0
@@ -334,8 +334,9 @@ def _table(*columns: str) -> Table:
 
 def _print_table(table: Table) -> None:
     out = screen.console(sys.stdout)
-    # In a pipe nothing is cut or folded: one line, one row.
-    out.print(table, soft_wrap=not out.is_terminal, width=None if out.is_terminal else 10_000)
+    if not out.is_terminal:
+        out.width = 10_000  # In a pipe nothing is cut or folded: one line, one row. (print's own `width` only narrows.)
+    out.print(table, soft_wrap=not out.is_terminal)
 
 
 def _status(status: str) -> Text:
