@@ -26,15 +26,17 @@ import trio
 from agentstream import config, logs
 from agentstream.agents.registry import registry
 from agentstream.broadcast.broadcaster import EventBroadcaster
-from agentstream.errors import ConfigError
+from agentstream.errors import AgentstreamError, ConfigError
 from agentstream.journal.base import Record
 from agentstream.journal.retention import Retention
 from agentstream.journal.sqlite import SqliteJournal, open_journal
 from agentstream.orchestration.orchestrator import Orchestrator
 from agentstream.orchestration.setup import OrchestratorOptions
 from agentstream.redaction import Redactor, secrets_in
+from agentstream.runs import cgroup
 from agentstream.runs.driver import Driver
 from agentstream.runs.inotify import InotifyHub
+from agentstream.runs.sandbox import open_sandbox
 from agentstream.runs.spec import RunLimits
 from agentstream.server.auth import Rules
 from agentstream.server.http import make_app
@@ -87,12 +89,31 @@ async def _locked(data_dir: Path) -> AsyncIterator[None]:
         os.close(fd)
 
 
-def _drivers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Driver]:
+def _limits(settings: Settings) -> RunLimits:
+    """What every run is held to. Blocking: makes the daemon's cgroup ready, where it has one."""
+    resources, group = cgroup.enforce(settings.limits, cgroup.prepare(settings.limits.cgroup))
+    return RunLimits(
+        max_collected_bytes=_COLLECTED,
+        max_output_bytes=settings.limits.output_bytes,
+        approval_timeout=settings.runs.approval_seconds,
+        resources=resources,
+        cgroup=group,
+    )
+
+
+def _drivers(settings: Settings, environ: Mapping[str, str], limits: RunLimits) -> dict[str, Driver]:
+    """A driver for each agent type. Blocking: tries the sandbox, where there is to be one."""
     agents = settings.agents
     known = registry({name: agent.command for name, agent in agents.items() if agent.command})
-    limits = RunLimits(max_collected_bytes=_COLLECTED, approval_timeout=settings.runs.approval_seconds)
+    sandbox = open_sandbox(settings.sandbox, hidden=[settings.server.data_dir]) if settings.sandbox.enabled else None
     return {
-        name: Driver(known.get(name), environ=environ, env=agents[name].env if name in agents else None, limits=limits)
+        name: Driver(
+            known.get(name),
+            environ=environ,
+            env=agents[name].env if name in agents else None,
+            limits=limits,
+            sandbox=sandbox,
+        )
         for name in known
     }
 
@@ -154,7 +175,7 @@ async def serve(settings: Settings, *, on_listening: OnListening | None = None) 
             secrets["AGENTSTREAM_TOKEN"] = plain.read_text().strip()
         redactor = Redactor(secrets)
         logs.configure(settings.log, sys.stderr, journald=config.writes_to_journald(environ, 2), redactor=redactor)
-        async with _built(settings, environ, tokens, redactor, notifier) as parts:
+        async with _plain_errors(), _built(settings, environ, tokens, redactor, notifier) as parts:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(notifier.watch, parts.status)
                 entrances, url = await _entrances(settings.server, environ)
@@ -171,10 +192,27 @@ async def serve(settings: Settings, *, on_listening: OnListening | None = None) 
 
 
 @asynccontextmanager
+async def _plain_errors() -> AsyncIterator[None]:
+    """What the operator can mend comes out as itself, not in the groups of the nurseries that it passed."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        mendable, rest = group.split((AgentstreamError, OSError))
+        if mendable is None or rest is not None:
+            raise
+        first: BaseException = mendable
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group
+
+
+@asynccontextmanager
 async def _built(
     settings: Settings, environ: Mapping[str, str], tokens: TokenStore, redactor: Redactor, notifier: Notifier
 ) -> AsyncIterator[_Parts]:
     data_dir = settings.server.data_dir
+    limits = await trio.to_thread.run_sync(_limits, settings)
+    drivers = await trio.to_thread.run_sync(_drivers, settings, environ, limits)
     metrics = Metrics()
     doorbell = Doorbell()
     publish, published = trio.open_memory_channel[Sequence[Record]](_PUBLISHED_BATCHES)
@@ -189,7 +227,7 @@ async def _built(
     ):
         orchestrator = Orchestrator(
             journal,
-            _drivers(settings, environ),
+            drivers,
             OrchestratorOptions(
                 workspace_roots=settings.runs.workspace_roots,
                 data_dir=data_dir,
@@ -197,6 +235,7 @@ async def _built(
                 timeout=settings.runs.timeout_seconds,
                 idle_timeout=settings.runs.idle_timeout_seconds,
                 restart_policy=settings.runs.restart_policy,
+                limits=limits,
             ),
             hub=await _hub(background),
             redactor=lambda env: redactor.with_secrets(secrets_in(env, settings.security.redact_variables)).data,

@@ -231,7 +231,9 @@ def configuration() -> str:
     for name, cls in sections.items():
         parts += [f"## `[{name}]`", "", _summary(cls), "", "| setting | default | meaning |", "| --- | --- | --- |"]
         for field in attrs.fields(cls):
-            default = "" if field.default is attrs.NOTHING or not _is_plain(field.default) else f"`{_toml(field.default)}`"
+            default = (
+                "" if field.default is attrs.NOTHING or not _is_plain(field.default) else f"`{_toml(field.default)}`"
+            )
             parts.append(f"| `{field.name}` | {default} | {field.metadata['help']} |")
         parts.append("")
     return "\n".join(
@@ -311,7 +313,7 @@ def _signature(name: str, thing: Any) -> Iterator[str]:
         return
     yield "```python"
     # Addresses of default objects change with every run.
-    yield name + re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", r"<\1>", text)
+    yield name + re.sub(r"<[^<>]*(?:<[^<>]*>[^<>]*)* at 0x[0-9a-f]+>", "...", text)
     yield "```"
     yield ""
 

@@ -163,6 +163,21 @@ ERROR_CODES: Final[tuple[ErrorCode, ...]] = (
         retryable=True,
     ),
     ErrorCode("CALLBACK_FAILED", "run", "the event callback raised", "Mend the callback; its exception is the cause."),
+    ErrorCode(
+        "OUTPUT_LIMIT",
+        "run",
+        "the agent printed more than a run may",
+        "Look at the raw stdout; something prints without an end.",
+    ),
+    ErrorCode(
+        "CANCELLED", "run", "the run was cancelled", "Submit it again, or continue its session with a further run."
+    ),
+    ErrorCode(
+        "FORBIDDEN",
+        "run",
+        "the workspace has come to lie outside the workspace roots",
+        "Look for a symbolic link in its path.",
+    ),
     ErrorCode("INTERNAL_ERROR", "run", "agentstream itself failed", "Report it with the daemon's log."),
     # What a run tells while it goes on.
     ErrorCode("API_RETRY", "event", "a request to the API failed and is tried again by the agent", "Nothing, yet."),
@@ -177,6 +192,30 @@ ERROR_CODES: Final[tuple[ErrorCode, ...]] = (
         "event",
         "a line of the agent could not be read and was skipped; told once for each kind of malformation",
         "Look at the raw stdout; a wrapper that prints to stdout is the usual cause.",
+    ),
+    ErrorCode(
+        "STDIN",
+        "event",
+        "the prompt could not be handed over",
+        "The agent closed its stdin at once; its stderr may say why.",
+    ),
+    ErrorCode(
+        "OUTPUT_DROPPED",
+        "event",
+        "a run was stopped with more unread output than could be read in 10 s",
+        "The raw stdout has all of it.",
+    ),
+    ErrorCode(
+        "LEFT_BEHIND",
+        "event",
+        "processes of the run could not be killed",
+        "Look at the system's log; the kernel holds them.",
+    ),
+    ErrorCode(
+        "WORKSPACE_TOO_LARGE",
+        "event",
+        "the workspace has more files than are watched",
+        "Changes beyond are not told; put what is generated into .gitignore.",
     ),
     ErrorCode("STDERR", "event", "the agent printed a line on stderr", "Depends on the line; many are harmless."),
 )

@@ -63,7 +63,7 @@ def settle(
                 timestamp=now,
                 attempt=attempt,
                 max_attempts=order.request.max_attempts,
-                error_code=outcome.error_code or "FAILED",
+                error_code=outcome.error_code or "INTERNAL_ERROR",
                 delay_seconds=round(delay, 3),
                 retry_at=now + timedelta(seconds=delay),
             )

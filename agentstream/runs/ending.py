@@ -12,6 +12,7 @@ from functools import cached_property
 import attrs
 
 from agentstream.agents.base import Exit, Outcome, Summary
+from agentstream.agents.endings import exit_outcome, failure
 from agentstream.errors import SpawnFailed
 from agentstream.model.events import Event, RunCanceled, RunCompleted, RunFailed
 from agentstream.model.result import ExecutionResult
@@ -40,38 +41,24 @@ class Ending:
     @cached_property
     def outcome(self) -> Outcome:
         """Success or not, and why."""
-        spec, limits = self.spec, self.spec.limits
+        limits = self.spec.limits
         match self.cause:
             case Cause.CANCEL | Cause.SURROUNDING:
-                return _failed("CANCELLED", self.reason or "cancelled")
+                return failure("CANCELLED", self.reason)
             case Cause.CALLBACK:
-                return _failed("CALLBACK_FAILED", f"the event callback raised {self.failure!r}, so the run was stopped")
+                return failure("CALLBACK_FAILED", repr(self.failure))
             case Cause.TIMEOUT:
-                return _failed(
-                    "TIMEOUT", f"the run took longer than {spec.timeout:g} s and was stopped; allow it more time"
-                )
+                return failure("TIMEOUT", f"{self.spec.timeout:g} s")
             case Cause.IDLE:
-                return _failed(
-                    "IDLE_TIMEOUT",
-                    f"the agent printed nothing for {limits.idle_timeout:g} s and was stopped; allow it a longer silence",
-                )
+                return failure("IDLE_TIMEOUT", f"{limits.idle_timeout:g} s")
             case Cause.OUTPUT:
-                return _failed(
-                    "OUTPUT_LIMIT", f"the agent printed more than {limits.max_output_bytes} bytes and was stopped"
-                )
+                return failure("OUTPUT_LIMIT", f"{limits.max_output_bytes} bytes")
         if self.trouble is not None:
-            return _failed(self.trouble.code, self.trouble.message)
+            return Outcome(success=False, error_code=self.trouble.code, error=self.trouble.message)
         end = self.exit or Exit(signal="SIGKILL")
-        if spec.adapter is not None:
-            return spec.adapter.outcome(self.summary, end, self.stderr_tail)
-        if end.code == 0:
-            return Outcome(success=True)
-        if end.signal is not None:
-            return _failed("KILLED", f"{spec.argv[0]} was killed by {end.signal}")
-        last = self.stderr_tail.strip().rpartition("\n")[2]
-        return _failed(
-            "EXIT_STATUS", f"{spec.argv[0]} ended with exit status {end.code}" + (f": {last}" if last else "")
-        )
+        if self.spec.adapter is not None:
+            return self.spec.adapter.outcome(self.summary, end, self.stderr_tail)
+        return exit_outcome(self.summary, end, self.stderr_tail)
 
     def event(self, *, work_order_id: str, run_id: str, timestamp: datetime) -> Event:
         """The last event of the run."""
@@ -102,7 +89,7 @@ class Ending:
             run_id=run_id,
             timestamp=timestamp,
             error=self.outcome.error or "the run failed",
-            error_code=self.outcome.error_code or "FAILED",
+            error_code=self.outcome.error_code or "INTERNAL_ERROR",
             exit_code=self.exit.code if self.exit else None,
             signal=self.exit.signal if self.exit else None,
             duration_ms=self.duration_ms,
@@ -135,7 +122,3 @@ class Ending:
             retry_at=self.outcome.retry_at,
             malformed_lines=summary.malformed_lines,
         )
-
-
-def _failed(code: str, message: str) -> Outcome:
-    return Outcome(success=False, error_code=code, error=message)

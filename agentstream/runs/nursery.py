@@ -31,6 +31,7 @@ from agentstream.errors import Conflict, NotFound, SpawnFailed
 from agentstream.model.events import (
     AgentError,
     AgentOutput,
+    AgentOutputDelta,
     AgentRaw,
     AgentThinking,
     AgentToolCall,
@@ -207,7 +208,7 @@ class RunNursery:
                 stdin=None if self.spec.keep_stdin_open else self.spec.stdin,
                 stdout=capture.stdout_fd,
                 stderr=capture.stderr_fd,
-                limits=self.spec.limits.resources,
+                limits=self.spec.limits,
             )
         finally:
             capture.close_writers()
@@ -346,7 +347,7 @@ class RunNursery:
                 return self.spec.options.emit_tool_calls
             case AgentToolResult():
                 return self.spec.options.emit_tool_results
-            case AgentOutput():
+            case AgentOutput() | AgentOutputDelta():
                 return self.spec.options.emit_output
             case _:
                 return True
