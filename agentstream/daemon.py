@@ -223,6 +223,7 @@ async def _built(
             publish=publish.send,
             retention=_retention(settings),
             remove_directories=_remover(data_dir),
+            observe_commit=metrics.commit.observe,
         ) as journal,
     ):
         orchestrator = Orchestrator(

@@ -67,7 +67,6 @@ class ServerSettings:
     handshake_seconds: float = _setting(
         10.0, "Time for the request head, the TLS handshake, and the first auth message.", _POSITIVE
     )
-    max_connections: int = _setting(20_000, "Open connections; further ones are closed at once.", _ge(1))
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +95,57 @@ class RunSettings:
     )
     shutdown_grace_seconds: float = _setting(
         5.0, "On SIGTERM, runs may finish for this long before they are cancelled.", _ge(0)
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LimitSettings:
+    """What one run may take of this machine. In a cgroup of its own where the daemon has one to give, otherwise by rlimits."""
+
+    processes: int | None = _setting(
+        None,
+        "Processes and threads of a run. Without a cgroup it is RLIMIT_NPROC, which counts everything that the daemon's user "
+        "runs, and does not hold root: set it well above what else is there.",
+        _OPTIONAL_POSITIVE,
+    )
+    memory_bytes: int | None = _setting(
+        None,
+        "Memory of a run. Without a cgroup it is RLIMIT_DATA, which holds each process by itself.",
+        attrs.validators.optional(_ge(16 * MIB)),
+    )
+    open_files: int | None = _setting(
+        None, "Files that a process of a run may have open (RLIMIT_NOFILE).", attrs.validators.optional(_ge(64))
+    )
+    cpu_seconds: int | None = _setting(
+        None,
+        "CPU time of each process of a run (RLIMIT_CPU). runs.timeout_seconds limits wall-clock time.",
+        _OPTIONAL_POSITIVE,
+    )
+    cpu_weight: int = _setting(
+        100, "A run's share of a busy CPU, beside others with 100; only in a cgroup.", [_ge(1), _le(10_000)]
+    )
+    output_bytes: int = _setting(
+        4 * 1024 * MIB, "A run that prints more to stdout or stderr is stopped: it is written to disk.", _ge(MIB)
+    )
+    cgroup: Path | None = _setting(
+        None,
+        "The cgroup v2 directory in which each run gets a group; the daemon must be alone in it. Default: the daemon's own, "
+        "where systemd delegated it (Delegate=yes).",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SandboxSettings:
+    """Runs in a sandbox made by bubblewrap: the workspace can be written, nothing else of the machine."""
+
+    enabled: bool = _setting(False, "Run every agent in a sandbox. Needs the program bwrap, and user namespaces.")
+    network: bool = _setting(
+        False, "Let agents in the sandbox use the network. An agent whose model is not on this machine needs it."
+    )
+    writable: tuple[Path, ...] = _setting(
+        (),
+        "Paths that agents may write besides the workspace and their own state (such as ~/.claude); those that do not "
+        "exist are left out.",
     )
 
 
@@ -180,6 +230,8 @@ class Settings:
 
     server: ServerSettings
     runs: RunSettings
+    limits: LimitSettings
+    sandbox: SandboxSettings
     journal: JournalSettings
     broadcast: BroadcastSettings
     agents: Mapping[str, AgentSettings]
@@ -192,6 +244,8 @@ class Settings:
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "server": ServerSettings,
     "runs": RunSettings,
+    "limits": LimitSettings,
+    "sandbox": SandboxSettings,
     "journal": JournalSettings,
     "broadcast": BroadcastSettings,
     "log": LogSettings,

@@ -7,6 +7,7 @@ A driver can be asked whether its agent can run here, and runs it: `Driver.run` 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from agentstream.errors import AgentUnavailable
 from agentstream.model.result import ExecutionResult
 from agentstream.runs.executor import OnBatch, OnEvent, StreamingExecutor
 from agentstream.runs.inotify import InotifyHub
+from agentstream.runs.sandbox import Sandbox
 from agentstream.runs.spec import RunLimits
 
 #: Seconds that ``PROGRAM --version`` may take. A cold start of a Node program takes two on a busy machine.
@@ -73,7 +75,7 @@ class PreparedRun:
 class Driver:
     """Runs one agent program. ``environ`` is what the agent's environment is chosen from (default: this process's own).
 
-    Only an allow-list of it and the adapter's own variables reach the agent; ``env`` is added.
+    Only an allow-list of it and the adapter's own variables reach the agent; ``env`` is added. ``sandbox``: its runs are shut in.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class Driver:
         environ: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         limits: RunLimits | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self.adapter = adapter
         self.limits = limits or RunLimits()
+        self.sandbox = sandbox
         self._base_env = {
             **child_environment(process_environment() if environ is None else environ, adapter.variables),
             **(env or {}),
@@ -158,6 +162,12 @@ class Driver:
         bounds = limits or self.limits
         if request.idle_timeout_seconds is not None:
             bounds = attrs.evolve(bounds, idle_timeout=request.idle_timeout_seconds)
+        launch = self.adapter.launch(request, self._base_env)
+        if self.sandbox is not None:
+            # Of our own environment: a work order's variables must not make the sandbox wider.
+            state = {os.path.realpath(Path(path).parent) for path in self.adapter.login_files(self._base_env)}
+            launch = self.sandbox.shut_in(launch, workspace=request.cwd, state=sorted(state))
+            bounds = attrs.evolve(bounds, sandboxed=True)
         executor = StreamingExecutor(
             request.work_order_id,
             request.run_id,
@@ -174,7 +184,7 @@ class Driver:
             hub=hub,
             redact=redact,
         )
-        return PreparedRun(executor=executor, launch=self.adapter.launch(request, self._base_env), request=request)
+        return PreparedRun(executor=executor, launch=launch, request=request)
 
     async def run(self, request: RunRequest, on_event: OnEvent | None = None) -> ExecutionResult:
         """Run the agent once. Raises like `prepare` and `StreamingExecutor.execute`."""

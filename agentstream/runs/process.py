@@ -24,6 +24,7 @@ import trio
 
 from agentstream.agents.base import Exit
 from agentstream.errors import SpawnFailed
+from agentstream.runs.spec import RunLimits
 
 #: Every process of a run carries it, unless it emptied its environment.
 RUN_ID_VARIABLE: Final = "AGENTSTREAM_RUN_ID"
@@ -139,15 +140,17 @@ async def spawn(
     stdin: bytes | None,
     stdout: int,
     stderr: int,
-    limits: Mapping[str, int] | None = None,
+    limits: RunLimits | None = None,
 ) -> AgentProcess:
     """Start a supervisor and have it start the agent.
 
     ``stdin``: bytes that the agent can read, then end of file (they are handed over as a memory file, so there is no writer to
-    wait for and no bound); None: a pipe, `AgentProcess.stdin`. ``stdout`` and ``stderr`` are file descriptors. ``limits``
-    are resource limits by the names of the `resource` module. `AgentProcess.watch` must be started next: only there one learns
+    wait for and no bound); None: a pipe, `AgentProcess.stdin`. ``stdout`` and ``stderr`` are file descriptors. Of
+    ``limits`` those count that hold for processes. `AgentProcess.watch` must be started next: only there one learns
     whether the agent could be started.
     """
+    limits = limits or RunLimits()
+    group = limits.cgroup
     ours, theirs = socket.socketpair()
     pipe: int | None = None
     try:
@@ -192,7 +195,9 @@ async def spawn(
         "argv": list(argv),
         "env": {**env, RUN_ID_VARIABLE: run_id},
         "cwd": cwd,
-        "limits": dict(limits or {}),
+        "limits": dict(limits.resources),
+        "cgroup": {"path": f"{group.parent}/{run_id}", "files": dict(group.files)} if group else None,
+        "sandboxed": limits.sandboxed,
     }
     try:
         await control.send_all(orjson.dumps(spec) + b"\n")
@@ -210,6 +215,8 @@ def _spawn_failed(failure: Mapping[str, Any]) -> SpawnFailed:
             text = f"the working directory {filename} does not exist; create it or name another one"
         case "cwd", _:
             text = f"the working directory {filename} can't be entered: {reason}"
+        case "cgroup", _:
+            text = f"the run's control group {filename} can't be made or joined: {reason}; see limits.cgroup"
         case "program", errno.ENOENT:
             text = f"the program {filename!r} was not found; install it, or set its path in the configuration"
         case "program", errno.EACCES:

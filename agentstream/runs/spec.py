@@ -13,6 +13,14 @@ from agentstream.model.orders import StreamingOptions
 
 
 @attrs.frozen(kw_only=True)
+class GroupFiles:
+    """The cgroup of a run, made by its supervisor below ``parent``: file names and what is written to them."""
+
+    parent: str
+    files: Mapping[str, str]
+
+
+@attrs.frozen(kw_only=True)
 class RunLimits:
     """Bounds of one run. Sizes in bytes, times in seconds."""
 
@@ -32,6 +40,10 @@ class RunLimits:
     approval_timeout: float = 300.0
     #: Resource limits of the agent, by the names of the `resource` module.
     resources: Mapping[str, int] = attrs.field(factory=dict)
+    #: The run gets a cgroup of its own; None: no.
+    cgroup: GroupFiles | None = None
+    #: The command is bubblewrap, and the agent is inside.
+    sandboxed: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -19,8 +19,12 @@ runs (it can't tell whose orphan it has).
 Should somebody kill the supervisor itself, the agent dies with it (PR_SET_PDEATHSIG), and the daemon looks for the rest
 by the variable ``AGENTSTREAM_RUN_ID`` (`agentstream.runs.process.sweep`).
 
+A run's cgroup, where there is one, is ours to make, to kill and to remove. In a sandbox the command is bubblewrap, which does not
+pass signals on: of them only those inside get any, and its own two processes end with them.
+
 Each line is a JSON object.
-To us: first {"argv", "env", "cwd", "limits"}; then {"signal": "SIGINT", "to": "agent" | "group"} and {"kill": true}.
+To us: first {"argv", "env", "cwd", "limits", "cgroup": {"path", "files"} or null, "sandboxed"}; then {"signal": "SIGINT",
+"to": "agent" | "group"} and {"kill": true}.
 From us: {"started": PID} or {"failed": {"errno", "filename", "what", "text"}}; {"exited": {"code"} or {"signal"}};
 last {"gone": {"swept": N, "left": [PID, ...]}}.
 """
@@ -84,6 +88,14 @@ def parent(pid: int) -> int | None:
         return None
 
 
+def group_of(pid: int) -> int | None:
+    """The process group of a process, or None when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def descendants() -> list[tuple[int, int]]:
     """(pid, parent) of all descendants, parents first."""
     found: list[tuple[int, int]] = []
@@ -112,6 +124,11 @@ def send(pid: int, above: int, number: int) -> None:
         os.close(fd)
 
 
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
 def kill_all() -> None:
     """SIGKILL to every descendant. First they are all stopped, so that nothing forks away between the look and the blow."""
     stopped: set[int] = set()
@@ -135,6 +152,9 @@ class Supervisor:
         self.agent_running = False
         self.orphaned = False
         self.swept = 0
+        self.sandboxed = False
+        #: The directory of the run's cgroup.
+        self.group = ""
         self.buffer = b""
         os.set_inheritable(control, False)
         self.wake, wake_writer = os.pipe()
@@ -169,6 +189,9 @@ class Supervisor:
 
     def start(self, spec: Spec) -> bool:
         """Fork and exec the agent in a session of its own; its errors before exec come back through a pipe."""
+        self.sandboxed = spec["sandboxed"]
+        if not self.make_group(spec["cgroup"]):
+            return False
         reader, writer = os.pipe()
         supervisor = os.getpid()
         self.agent = os.fork()
@@ -185,6 +208,7 @@ class Supervisor:
         os.close(reader)
         if failure:
             os.waitpid(self.agent, 0)
+            self.remove_group()
             self.tell(failed=json.loads(failure))
             return False
         self.agent_running = True
@@ -200,8 +224,11 @@ class Supervisor:
             if os.getppid() != supervisor:
                 os._exit(127)
             os.chdir(spec["cwd"])
+            if spec["cgroup"]:
+                what, filename = "cgroup", spec["cgroup"]["path"]
+                write(filename + "/cgroup.procs", "0")
             what, filename = "limits", ""
-            for name, value in spec.get("limits", {}).items():
+            for name, value in spec["limits"].items():
                 number = getattr(resource, name)
                 hard = resource.getrlimit(number)[1]
                 bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -217,6 +244,36 @@ class Supervisor:
                 writer, json.dumps({"errno": number, "filename": filename, "what": what, "text": str(error)}).encode()
             )
         os._exit(127)
+
+    def make_group(self, group: Any) -> bool:
+        if not group:
+            return True
+        try:
+            os.mkdir(group["path"])
+            self.group = group["path"]
+            for name, text in group["files"].items():
+                write(f"{self.group}/{name}", text)
+        except OSError as error:
+            self.remove_group()
+            self.tell(failed={"errno": error.errno, "filename": group["path"], "what": "cgroup", "text": str(error)})
+            return False
+        return True
+
+    def remove_group(self) -> None:
+        if self.group:
+            try:
+                os.rmdir(self.group)
+            except OSError:
+                pass  # the next life of the daemon removes it
+
+    def kill(self) -> None:
+        """SIGKILL to everything of the run."""
+        if self.group:
+            try:
+                write(self.group + "/cgroup.kill", "1")
+            except OSError:
+                pass  # kernels before 5.14 don't have it
+        kill_all()
 
     def reap(self) -> bool:
         """Collect what has died. False when no descendant is left."""
@@ -264,6 +321,12 @@ class Supervisor:
         return True
 
     def signal_agent(self, number: int, to: str) -> None:
+        inside = self.inside() if self.sandboxed else []
+        if inside:
+            for pid, above in inside if to == "group" else inside[:1]:
+                if group_of(pid) == self.agent:
+                    send(pid, above, number)
+            return
         # The agent is our child and not yet reaped, so neither its pid nor its group can have been reused.
         try:
             if to == "group":
@@ -272,6 +335,12 @@ class Supervisor:
                 os.kill(self.agent, number)
         except (ProcessLookupError, PermissionError):
             pass
+
+    def inside(self) -> list[tuple[int, int]]:
+        """(pid, parent) of what is in the sandbox, the agent first: its first process that is not bubblewrap's own."""
+        found = descendants()
+        own = {self.agent, *(pid for pid, above in found if above == self.agent)}
+        return [entry for entry in found if entry[0] not in own]
 
     def run(self) -> None:
         # Phase 1: the agent runs, until it ends or we are told to kill it.
@@ -289,11 +358,12 @@ class Supervisor:
         deadline = time.monotonic() + KILL_PATIENCE
         pause = 0.001
         while alive and time.monotonic() < deadline:
-            kill_all()
+            self.kill()
             select.select([self.wake], [], [], pause)
             self.wait(0)
             pause = min(pause * 2, 0.1)
             alive = self.reap()
+        self.remove_group()
         self.tell(gone={"swept": self.swept, "left": [pid for pid, _ in descendants()] if alive else []})
 
 
