@@ -93,7 +93,13 @@ def encode(events: Sequence[Event], work_orders: Sequence[WorkOrder], runs: Sequ
 class Committer:
     """The queue and the task behind it."""
 
-    def __init__(self, store: Store, publish: Publish, probe_seconds: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        publish: Publish,
+        probe_seconds: tuple[float, float],
+        observe_commit: Callable[[float], None] | None = None,
+    ) -> None:
         #: The highest number that was published, or is being published this moment.
         self.head = store.writer.head
         self.not_journalled = 0
@@ -110,6 +116,7 @@ class Committer:
         self.next_seq = store.writer.next_seq
         self._last_at = store.writer.last_at
         self._publish = publish
+        self._observe_commit = observe_commit
         self._pending_bytes = 0
         self._queue: deque[Batch] = deque()
         #: Calls that wait for room, first come first served.
@@ -210,6 +217,7 @@ class Committer:
         while disk.trouble is None:
             generation = disk.store.generation
             rows = self._number(group)
+            began = trio.current_time()
             try:
                 await disk.change(generation, _commit(rows, _rows(orders), _rows(runs)))
             except NotOpen:
@@ -217,6 +225,8 @@ class Committer:
             except sqlite3.Error as error:
                 await disk.failed(error, generation)
                 continue
+            if self._observe_commit is not None:
+                self._observe_commit(trio.current_time() - began)
             for name in orders:
                 self.unsaved_orders.pop(name, None)
             for name in runs:

@@ -42,13 +42,15 @@ async def open_journal(
     retention: Retention = DEFAULT_RETENTION,
     remove_directories: RemoveDirectories | None = None,
     probe_seconds: tuple[float, float] = (1.0, 30.0),
+    observe_commit: Callable[[float], None] | None = None,
 ) -> AsyncIterator[SqliteJournal]:
     """A journal in the file ``path``, made when missing; what is pending is committed at the end.
 
     ``publish`` gets the records in order; while it blocks, appends wait. ``remove_directories`` gets the `Run.directory` of
     runs that retention removes, before it does, and possibly twice; it must not raise for one that is gone.
-    ``probe_seconds``: the first and the longest pause between looks at a failing disk. Raises `JournalError` when the file
-    can't be opened (`Store.open`); a damaged one is no error but set aside (`SqliteJournal.set_aside`).
+    ``probe_seconds``: the first and the longest pause between looks at a failing disk. ``observe_commit`` gets the seconds that
+    each transaction took, as those who wait for it see them. Raises `JournalError` when the file can't be opened
+    (`Store.open`); a damaged one is no error but set aside (`SqliteJournal.set_aside`).
     """
     store = await trio.to_thread.run_sync(Store.open, path)
     journal = SqliteJournal(
@@ -57,6 +59,7 @@ async def open_journal(
         retention=retention,
         remove_directories=remove_directories,
         probe_seconds=probe_seconds,
+        observe_commit=observe_commit,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.run_forever)
@@ -77,9 +80,10 @@ class SqliteJournal:
         retention: Retention,
         remove_directories: RemoveDirectories | None,
         probe_seconds: tuple[float, float],
+        observe_commit: Callable[[float], None] | None = None,
     ) -> None:
         self._store = store
-        self._committer = Committer(store, publish, probe_seconds)
+        self._committer = Committer(store, publish, probe_seconds, observe_commit)
         self._disk = self._committer.disk
         self._retention = retention
         self._remove_directories = remove_directories

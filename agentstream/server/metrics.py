@@ -2,8 +2,7 @@
 
 State is read from the parts' ``statistics()`` when somebody scrapes; nothing is kept twice. Only what has no state to read is
 counted here, as plainly as possible: prometheus-client's counters and histograms take a lock and 1 us a call, ours are a dict and
-a list, because every event passes them. Each histogram has one thread that writes it; a scrape may see a sum that is one
-observation behind its count.
+a list, because every event passes them. All of it belongs to the one Trio thread.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ class Metrics:
     def __init__(self) -> None:
         #: From reading an agent's line to handing it to a socket.
         self.delivery = Histogram()
-        #: One transaction of the journal. Written by its writer thread.
+        #: One transaction of the journal, as those who wait for it see it.
         self.commit = Histogram()
         #: How much later than asked for the event loop comes back.
         self.loop_lag = Histogram()

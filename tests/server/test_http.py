@@ -611,6 +611,7 @@ async def test_metrics_count_what_happened(door: Door) -> None:
         'agentstream_work_orders{status="queued"} 2.0',
         'agentstream_runs_total{outcome="succeeded"} 3.0',
         "agentstream_journal_head 4.0",
+        "agentstream_journal_commit_seconds_count 2.0",
         "agentstream_journal_trouble 0.0",
         "agentstream_subscribers 5.0",
         'agentstream_http_request_seconds_bucket{le="+Inf"} 3.0',

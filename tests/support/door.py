@@ -76,7 +76,9 @@ async def open_door(tmp_path: Path, *, dashboard: Path | None = None, **server: 
         doorbell.ring(records)
 
     door: Door
-    async with open_journal(data_dir / "journal.sqlite", publish=publish) as journal:
+    async with open_journal(
+        data_dir / "journal.sqlite", publish=publish, observe_commit=metrics.commit.observe
+    ) as journal:
         orchestration = Orchestration(journal, data_dir)
         metrics.watch(orchestration=orchestration, journal=journal, broadcast=Broadcast())
         app = make_app(
