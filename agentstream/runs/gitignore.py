@@ -116,8 +116,10 @@ def _compile(line: str) -> tuple[bool, str] | None:
         (pattern,) = GitIgnoreSpec.from_lines([line]).patterns
         if pattern.include is None or pattern.regex is None:
             return None
-    except (ValueError, re.error):
-        return None  # git skips such lines too
+    except (ValueError, re.error, FutureWarning):
+        return (
+            None  # git skips such lines too; what Python will once read otherwise is a warning, an error with -W error
+        )
     regex = _GROUP_NAME.sub("(?:", pattern.regex.pattern)
     # The group is atomic: once something fitted, no other place is tried.
     regex = _STAR_BEFORE_STAR.sub(r"(?>[^/]*?\1)", regex)

@@ -108,6 +108,7 @@ def test_patterns_beyond_the_budget_are_not_honoured() -> None:
     assert [ignored([file], name, directory=False) for name in "abc"] == [True, True, False]
 
 
+@pytest.mark.filterwarnings("ignore:Possible (nested )?set:FutureWarning")
 @given(pattern=st.text("ab*?[]!-\\", min_size=1, max_size=10), name=st.text("abc", min_size=1, max_size=8))
 def test_taking_the_first_place_that_fits_changes_no_verdict(pattern: str, name: str) -> None:
     try:

@@ -169,7 +169,7 @@ async def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
         assert hub.statistics().watches == 0
 
 
-async def test_no_instance_left_is_a_clear_error() -> None:
+def test_no_instance_left_is_a_clear_error() -> None:
     """With no descriptor left inotify says EMFILE, just as with no instance left."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     next_fd = os.dup(0)

@@ -150,7 +150,7 @@ async def test_a_file_that_was_emptied_is_read_from_its_beginning(spool: Path, k
         tail.close()
 
 
-async def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         SpoolTail(tmp_path / "missing")
 

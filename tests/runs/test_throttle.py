@@ -205,6 +205,7 @@ def test_nothing_is_lost_nor_out_of_order_and_deadlines_are_kept(steps: list[tup
             released = throttle.due(wake)
             assert released
             delivered += released
+            oldest_waiting = None
         now += pause
         released = throttle.push(event, now)
         delivered += released
@@ -308,6 +309,7 @@ async def test_what_the_sink_raises_leaves_run_and_senders_are_not_held_up_any_m
     channel = ThrottledChannel(capacity=1)
 
     async def sink(events: list[Event]) -> None:
+        await trio.lowlevel.checkpoint()
         raise ValueError("no room")
 
     await channel.send([error()])
