@@ -47,7 +47,13 @@ class Connection:
         cls, nursery: trio.Nursery, address: Address, token: str | None, ssl_context: ssl.SSLContext | None = None
     ) -> Connection:
         """Connect to ``/ws``. Raises `Unreachable` (worth another try), or why the daemon refuses (not worth one)."""
-        stream = await open_stream(address, ssl_context)
+        return await cls.over(nursery, await open_stream(address, ssl_context), address, token)
+
+    @classmethod
+    async def over(
+        cls, nursery: trio.Nursery, stream: trio.abc.Stream, address: Address, token: str | None
+    ) -> Connection:
+        """`open` over a stream that is there already, and is closed with the connection."""
         self = cls(nursery, stream, address)
         self._handshake.deadline = trio.current_time() + CONNECT_TIMEOUT
         headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
@@ -109,11 +115,11 @@ class Connection:
         """The next message. Safe to cancel: none is lost. Raises `Unreachable` when the connection is lost."""
         assert self._websocket is not None
         try:
-            with trio.move_on_after(_QUIET):
-                return _text(await self._websocket.get_message())
-            # The pong comes behind whatever the daemon sends now, so keep receiving while it is awaited.
-            self._nursery.start_soon(self._probe)
-            return _text(await self._websocket.get_message())
+            while True:
+                with trio.move_on_after(_QUIET):
+                    return _text(await self._websocket.get_message())
+                # In a task of its own: the pong comes behind whatever the daemon sends now, so receiving must go on.
+                self._nursery.start_soon(self._probe)
         except trio_websocket.ConnectionClosed:
             raise self._lost() from None
 

@@ -1,0 +1,101 @@
+"""``agentstream run`` as a user has it: a child process, its output, its exit status, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cli import program
+
+
+def alive(pid: int) -> bool:
+    """A process that is neither gone nor a zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_run_that_succeeds_is_status_0_and_plain_lines(tmp_path: Path) -> None:
+    status, out, err = program.run("run", "echo hello; echo over >&2", "--agent", "command", home=tmp_path)
+    assert (status, err) == (0, "")
+    assert "▶ run 1 command" in out
+    assert "hello" in out
+    assert "! stderr over" in out
+    assert "✔ completed" in out
+    assert "\x1b" not in out
+
+
+def test_a_run_that_fails_is_status_1(tmp_path: Path) -> None:
+    status, out, _ = program.run("run", "exit 7", "--agent", "command", home=tmp_path)
+    assert status == 1
+    assert "✘ failed" in out
+    assert "exit status 7" in out
+
+
+def test_json_is_one_event_a_line(tmp_path: Path) -> None:
+    status, out, _ = program.run("run", "echo hello", "--agent", "command", "--json", home=tmp_path)
+    assert status == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["type"] == "run_started"
+    assert events[-1]["type"] == "run_completed"
+    assert "hello" in [event.get("content") for event in events]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_agent_and_what_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    script = "sleep 600 & echo $! > pid; echo ready; setsid sleep 600 & echo $! > pid2; wait"
+    with program.start("run", script, "--agent", "command", "--json", home=tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("content") == "ready":
+                break
+        process.send_signal(number)
+        rest, err = process.communicate(timeout=program.PATIENCE)
+    assert (process.returncode, err) == (130, "")
+    assert json.loads(rest.splitlines()[-1])["type"] == "run_canceled"
+    for name in ("pid", "pid2"):
+        file = tmp_path / name
+        assert not file.exists() or not alive(int(file.read_text() or 0))
+
+
+def test_a_reader_that_had_enough_stops_the_agent(tmp_path: Path) -> None:
+    script = "echo $$ > pid; while true; do echo again; sleep 0.05; done"
+    with program.start("run", script, "--agent", "command", home=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=program.PATIENCE) == 1
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_settings_may_replace_the_program(tmp_path: Path) -> None:
+    settings = tmp_path / "a.toml"
+    settings.write_text('[agents.command]\ncommand = ["/bin/echo", "instead of"]\n')
+    status, out, _ = program.run(
+        "run", "the script", "--agent", "command", "--config", str(settings), "--json", home=tmp_path
+    )
+    assert status == 0
+    assert '"content":"instead of the script"' in out
+
+
+def test_an_agent_that_is_not_installed_says_what_to_do(tmp_path: Path) -> None:
+    settings = tmp_path / "a.toml"
+    settings.write_text('[agents.claude-code]\ncommand = ["/no/such/claude"]\n')
+    status, out, err = program.run("run", "x", "--config", str(settings), home=tmp_path)
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert "/no/such/claude" in err
+    assert "install it" in err
+
+
+def test_what_an_agent_prints_is_no_command_for_the_terminal(tmp_path: Path) -> None:
+    status, out, _ = program.run("run", r"printf '\033]0;owned\007\n'", "--agent", "command", home=tmp_path)
+    assert status == 0
+    assert "␛]0;owned␇" in out
+    assert "\x1b" not in out
