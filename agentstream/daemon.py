@@ -272,6 +272,7 @@ async def _built(
             doorbell=doorbell,
             metrics=metrics,
             redactor=redactor,
+            secret_variables=settings.security.redact_variables,
             troubles=lambda: [tokens.trouble] if tokens.trouble else [],
         )
         door = Door(app=app, websocket=websocket, head_seconds=settings.server.handshake_seconds)

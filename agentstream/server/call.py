@@ -7,7 +7,7 @@ either travels is `agentstream.server.http`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ class Parts:
     journal: Journal
     doorbell: Doorbell
     redactor: Redactor
+    #: Names of variables whose values are secrets, for those that work orders bring along.
+    secret_variables: Sequence[str]
     now: Callable[[], datetime]
 
 
@@ -51,10 +53,10 @@ class Call:
     wants_stream: bool = False
     last_event_id: str | None = None
 
-    def answer(self, data: Any, status: int = 200) -> Response:
+    def answer(self, data: Any, status: int = 200, *, redactor: Redactor | None = None) -> Response:
         """The envelope around one of our objects, or around what is JSON-like already."""
         plain = wire.to_dict(data) if attrs.has(type(data)) else data
-        return success(plain, self.request_id, status=status, redactor=self.parts.redactor)
+        return success(plain, self.request_id, status=status, redactor=redactor or self.parts.redactor)
 
 
 Handler = Callable[[Call], Awaitable[Response]]

@@ -13,6 +13,7 @@ from agentstream.errors import NotFound
 from agentstream.model import calls, wire
 from agentstream.model.orders import Run, WorkOrder
 from agentstream.orchestration.base import AgentInfo, Orchestration
+from agentstream.redaction import Redactor, secrets_in
 from agentstream.server import sse
 from agentstream.server.call import INTEGER, Call
 from agentstream.server.problems import Unavailable
@@ -127,11 +128,19 @@ async def get_run(call: Call) -> Response:
     return call.answer(await _run(call))
 
 
+async def _redactor(call: Call, run: Run) -> Redactor:
+    """For what an agent printed: the raw log is as the agent wrote it, also where it shows its work order's own secrets."""
+    work_order = await call.parts.journal.work_order(run.work_order_id)
+    env = (work_order.request.env if work_order is not None else None) or {}
+    return call.parts.redactor.with_secrets(secrets_in(env, call.parts.secret_variables))
+
+
 async def _raw(call: Call, name: str) -> Response:
-    path = call.parts.orchestration.raw_log(await _run(call), name)
+    run = await _run(call)
+    path = call.parts.orchestration.raw_log(run, name)
     if not await trio.Path(path).is_file():
         raise NotFound(f"the raw {name} of this run is gone; retention has removed it")
-    return StreamResponse(file_chunks(path, call.parts.redactor), media="text/plain; charset=utf-8")
+    return StreamResponse(file_chunks(path, await _redactor(call, run)), media="text/plain; charset=utf-8")
 
 
 async def get_stdout(call: Call) -> Response:
@@ -143,10 +152,10 @@ async def get_stderr(call: Call) -> Response:
 
 
 async def get_tool_call(call: Call) -> Response:
-    await _run(call)
+    redactor = await _redactor(call, await _run(call))
     detail = await call.parts.orchestration.tool_call(call.path["id"], call.path["toolUseId"])
-    # From the raw log, so of any size, and not redacted yet.
-    return await trio.to_thread.run_sync(call.answer, detail)
+    # From the raw log, so of any size.
+    return await trio.to_thread.run_sync(lambda: call.answer(detail, redactor=redactor))
 
 
 async def send_message(call: Call) -> Response:

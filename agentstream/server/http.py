@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,7 @@ from agentstream.server.ratelimit import RateLimiter
 from agentstream.server.sse import Doorbell
 from agentstream.server.static import static_routes
 from agentstream.server.tokens import utc_now
-from agentstream.settings import ServerSettings
+from agentstream.settings import SECRET_VARIABLES, ServerSettings
 
 log = structlog.get_logger("agentstream.http")
 
@@ -72,6 +72,7 @@ def make_app(
     doorbell: Doorbell,
     metrics: Metrics,
     redactor: Redactor | None = None,
+    secret_variables: Sequence[str] = SECRET_VARIABLES,
     troubles: Callable[[], Iterable[str]] = lambda: (),
     now: Callable[[], datetime] = utc_now,
     clock: Callable[[], float] = trio.current_time,
@@ -79,11 +80,17 @@ def make_app(
 ) -> ASGIApp:
     """The ASGI application: everything but ``/ws``.
 
-    ``doorbell`` is rung by whoever is handed what the journal published. ``troubles``: what else is wrong, for ``/health``.
+    ``doorbell`` is rung by whoever is handed what the journal published. ``secret_variables``: names (``*_TOKEN``) of those
+    variables of work orders whose values must not show in raw output. ``troubles``: what else is wrong, for ``/health``.
     Raises `ConfigError` for allowed hosts or origins that are none.
     """
     parts = Parts(
-        orchestration=orchestration, journal=journal, doorbell=doorbell, redactor=redactor or Redactor(), now=now
+        orchestration=orchestration,
+        journal=journal,
+        doorbell=doorbell,
+        redactor=redactor or Redactor(),
+        secret_variables=secret_variables,
+        now=now,
     )
     gate = Gate(
         parts=parts,

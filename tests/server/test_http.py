@@ -138,6 +138,16 @@ async def test_a_tool_call_is_given_whole_and_redacted(door: Door) -> None:
     assert (await door.read.get("/api/v1/runs/run-1/tool-calls/toolu_2")).code == "NOT_FOUND"
 
 
+async def test_the_secrets_of_a_work_order_do_not_show_in_what_its_agent_printed(door: Door) -> None:
+    secret = "mine-and-nobody-elses"
+    await door.control.post("/api/v1/work-orders", {**BODY, "id": "w", "env": {"DEPLOY_TOKEN": secret, "LANG": "C"}})
+    await door.orchestration.start("w")
+    (door.orchestration.directory / "stdout").write_text(f"token={secret}\n")
+    assert (await door.read.get("/api/v1/runs/run-1/stdout")).body == b"token=[redacted:DEPLOY_TOKEN]\n"
+    detail = await door.read.get("/api/v1/runs/run-1/tool-calls/toolu_1")
+    assert detail.data["result"]["content"] == "token=[redacted:DEPLOY_TOKEN]\n"
+
+
 async def test_approvals_are_listed_and_answered_once(door: Door) -> None:
     door.orchestration.ask_permission("req-1", "w")
     (asked,) = (await door.read.get("/api/v1/approvals")).data["items"]
