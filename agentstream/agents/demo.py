@@ -14,11 +14,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, get_args
 
 from agentstream.agents.base import Capabilities, Launch, RunRequest
 from agentstream.agents.claude_code import ClaudeCodeAdapter, argument
 from agentstream.errors import InvalidMessage
+from agentstream.model.orders import PermissionMode
 
 _OPTIONS: Final[Mapping[str, str]] = {
     "DEMO_SCENARIO": "--scenario",
@@ -53,7 +54,7 @@ class DemoAdapter(ClaudeCodeAdapter):
             approvals=True,
             resume=True,
             deltas=True,
-            permission_modes=("default", "bypassPermissions"),
+            permission_modes=get_args(PermissionMode),
         )
 
     def launch(self, request: RunRequest, base_env: Mapping[str, str]) -> Launch:

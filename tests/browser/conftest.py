@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.daemon import PATIENCE, Daemon
+from tests.browser.daemon import LOOK, PATIENCE, Daemon
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Nothing of the browser's own goes to any network; root needs --no-sandbox.
@@ -35,6 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
             if CHROMIUM is None:
                 item.add_marker(missing)
+
+
+def wait_until(page: Page, expression: str) -> None:
+    """Wait until a JavaScript expression is true. `Page.wait_for_function` evaluates text, which the page's policy forbids."""
+    deadline = time.monotonic() + PATIENCE
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(LOOK * 1000)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,9 @@ from typing import Any, Self
 #: Seconds that anything may take on a busy machine before the test gives up.
 PATIENCE = 120.0
 
+#: Seconds between two looks at something that nobody tells us about.
+LOOK = 0.1
+
 FINAL = ("succeeded", "failed", "canceled")
 
 
@@ -122,4 +125,4 @@ class Daemon:
             if status in (statuses or FINAL):
                 return status
             assert time.monotonic() < deadline, f"{work_order_id} is still {status}"
-            time.sleep(0.1)
+            time.sleep(LOOK)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, wait_until
 from tests.browser.daemon import PATIENCE, Daemon
 
 expect.set_options(timeout=PATIENCE * 1000)
@@ -49,7 +49,7 @@ def test_100_000_events(open_page: OpenPage, daemon: Daemon, record_property: Ca
     page.reload()
     page.evaluate(WATCH_FRAMES)
     expect(page.locator(".stat-calls")).to_contain_text(f"{CALLS:,}")
-    expect(page.locator(".activity .row").filter(has_text="Completed")).to_be_visible()
+    expect(page.locator(".activity .tone-good")).to_be_visible()
     frames(page, "replayed", record_property)
 
     # What is no longer in memory is loaded when the reader scrolls back to it.
@@ -62,7 +62,7 @@ def test_100_000_events(open_page: OpenPage, daemon: Daemon, record_property: Ca
         before = int(page.locator(".activity .row").first.get_attribute("aria-setsize") or 0)
         scroller.evaluate("element => { element.scrollTop = element.scrollTop ? 0 : 1; }")
         scroller.evaluate("element => { element.scrollTop = 0; }")
-        page.wait_for_function(f"document.querySelector('.activity .row').ariaSetSize > {before}")
+        wait_until(page, f"document.querySelector('.activity .row').ariaSetSize > {before}")
     frames(page, "scrolled", record_property)
 
     page.get_by_role("tab", name="Tools").click()

@@ -25,7 +25,7 @@ def test_after_a_restart_nothing_is_missing_and_nothing_twice(open_page: OpenPag
     order = daemon.submit("restart", scenario="approval")
     daemon.wait(order)
     page.goto(f"{daemon.url}/#/work-orders/{order}")
-    done = page.locator(".activity .row").filter(has_text="Completed")
+    done = page.locator(".activity .tone-good")
     expect(done).to_be_visible()
     before = labels(page)
     page.evaluate("window.sameDocument = true")
@@ -53,7 +53,7 @@ def test_after_a_restart_nothing_is_missing_and_nothing_twice(open_page: OpenPag
 
 
 def test_a_page_that_was_cut_off_gets_what_happened_meanwhile(open_page: OpenPage, daemon: Daemon) -> None:
-    page = open_page("/#")
+    page = open_page("/icon.svg")
     reachable = True
     sockets: list[WebSocketRoute] = []
 
@@ -74,6 +74,6 @@ def test_a_page_that_was_cut_off_gets_what_happened_meanwhile(open_page: OpenPag
     expect(page.get_by_text("Reconnecting")).to_be_visible()
     daemon.wait(order)
     reachable = True
-    expect(page.locator(".activity .row").filter(has_text="Completed")).to_be_visible()
+    expect(page.locator(".activity .tone-good")).to_be_visible()
     said = " ".join(text for _, text in labels(page) if "Says" in text)
     assert re.findall(r"line (\d+)", said) == [str(number) for number in range(1, 21)]

@@ -105,7 +105,7 @@ const output = new Output(schedule);
 const files = new Files(schedule);
 const errors = new Errors();
 const tabs = new Tabs(
-  "Run",
+  "What to show of the run",
   [
     { id: "activity", label: "Activity", view: activity },
     { id: "tools", label: "Tools", view: tools },

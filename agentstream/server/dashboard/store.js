@@ -170,20 +170,21 @@ function detailEvent(state, event, reading) {
  */
 export function reduce(state, message, reading = false) {
   const { detail } = state;
-  const history = detail?.id === message.workOrderId && detail.replaying;
+  const mine = detail !== null && detail.id === message.workOrderId;
+  const history = mine && detail.replaying;
   switch (message.type) {
     case "subscription_confirmed":
       if (detail && message.id === detail.subscription) detail.confirmed = true;
       return true;
     case "replay_complete":
-      if (detail?.id === message.workOrderId) {
+      if (mine) {
         detail.replaying = false;
         detail.version += 1;
         caughtUp(state, detail);
       }
       return true;
     case "gap":
-      if (detail?.id === message.workOrderId) gap(state, message);
+      if (mine) gap(state, message);
       return true;
     case "approval_requested":
       // A replayed question may be answered long since; which are open is asked when the replay is over.
@@ -199,10 +200,10 @@ export function reduce(state, message, reading = false) {
       break;
   }
   if (!message.workOrderId) return true;
-  const old = detail?.id === message.workOrderId && message.seq != null && message.seq <= detail.lastSeq;
+  const old = mine && message.seq != null && message.seq <= detail.lastSeq;
   // Replayed history of the open work order must not rewrite the list, which is about now; a status knows its time.
   if (!history || message.type === "work_order_updated") listEvent(state, message);
-  if (detail?.id !== message.workOrderId || !detail.confirmed) return true;
+  if (!mine || !detail.confirmed) return true;
   if (old) return false;
   if (message.seq != null) detail.lastSeq = message.seq;
   detailEvent(state, message, reading);

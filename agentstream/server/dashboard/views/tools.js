@@ -14,7 +14,7 @@ export class Tools {
   constructor(fetchCall) {
     this._fetch = fetchCall;
     this._filter = "";
-    this._select = h("select", { onchange: () => this._filtered() });
+    this._select = h("select", { id: "tool-filter", onchange: () => this._filtered() });
     this._note = h("span", { class: "muted small" });
     this._list = new VirtualList({
       label: "Tool calls",
@@ -28,7 +28,7 @@ export class Tools {
     this.element = h(
       "div",
       { class: "tools" },
-      h("div", { class: "panel-bar" }, h("label", {}, "Tool ", this._select), this._note),
+      h("div", { class: "panel-bar" }, h("label", { htmlFor: "tool-filter" }, "Tool"), this._select, this._note),
       this._list.element,
     );
   }
