@@ -59,7 +59,9 @@ async def connect(
     link = Link(address=Address.parse(url), token=token, ssl_context=ssl_context, backoff=backoff, on_retry=on_retry)
     async with open_helpers() as nursery:
         client = Client(nursery, link)
-        await client._connected()
+        # A round trip, since a refused token is told only after the handshake: a browser's page can't read more of that than
+        # whether it succeeded.
+        await client.ping()
         yield client
 
 

@@ -71,7 +71,9 @@ class Peer:
         self.tokens: list[str | None] = []
         #: The next handshakes that are refused, with these HTTP statuses.
         self.refusals: list[int] = []
-        #: Answers a command; None hangs up without an answer.
+        #: Close codes for the next connections, right after their handshakes.
+        self.farewells: list[int] = []
+        #: Answers a command other than a ping; None hangs up without an answer.
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda message: {"type": "ok"}
         self.open = 0
         self.changed = trio.Condition()
@@ -96,6 +98,9 @@ class Peer:
             await request.reject(self.refusals.pop(0), body=b'{"success":false,"error":{"message":"no, because"}}')
             return
         websocket = await request.accept()
+        if self.farewells:
+            await websocket.aclose(self.farewells.pop(0), "no, because")
+            return
         await self._notify(+1)
         try:
             await self._serve(websocket)
@@ -112,8 +117,11 @@ class Peer:
                 await self._notify(0)
                 await self.scripts.pop(0)(Socket(websocket, message))
                 return
-            self.commands.append(message)
-            answer = self.answer(message)
+            if message["type"] == "ping":
+                answer: dict[str, Any] | None = {"type": "pong"}
+            else:
+                self.commands.append(message)
+                answer = self.answer(message)
             if answer is None:
                 await websocket._stream.aclose()
                 return

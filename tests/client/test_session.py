@@ -145,6 +145,14 @@ async def test_connect_raises_what_it_is_refused_with(status: int, expected: typ
                 raise AssertionError("connected")
 
 
+async def test_connect_raises_also_what_is_told_after_the_handshake() -> None:
+    async with peer() as server:
+        server.farewells = [1008]
+        with pytest.raises(Unauthorized, match="no, because"):
+            async with connect(server.url, "wrong"):
+                raise AssertionError("connected")
+
+
 async def test_a_token_that_is_refused_after_the_handshake_is_final() -> None:
     async def script(socket: Socket) -> None:
         await socket.close(1008, "token revoked")
@@ -317,7 +325,6 @@ async def test_each_command_goes_out_as_the_protocol_says() -> None:
         {"type": "interrupt", "runId": "r"},
         {"type": "close_input", "runId": "r"},
         {"type": "resolve_approval", "requestId": "q", "decision": "deny", "message": "no", "updatedInput": {"a": 1}},
-        {"type": "ping"},
     ]
 
 
@@ -384,4 +391,4 @@ async def test_a_rate_limited_command_is_told() -> None:
     async with peer() as server, connect(server.url) as client:
         server.answer = lambda message: {"type": "error", "code": "RATE_LIMITED", "message": "slowly"}
         with pytest.raises(RateLimited):
-            await client.ping()
+            await client.interrupt("r")
