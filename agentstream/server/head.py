@@ -81,6 +81,11 @@ async def read_head(stream: trio.abc.ReceiveStream) -> RequestHead | None:
         except h11.RemoteProtocolError as error:
             raise BadHead(error.error_status_hint, f"not a request: {error}") from None
         if isinstance(event, h11.Request):
+            # h11 bounds only what is incomplete; the last piece may have made it longer.
+            if len(raw) - len(parser.trailing_data[0]) > MAX_HEAD:
+                raise BadHead(431, f"the head of a request has at most {MAX_HEAD} bytes")
+            if event.http_version not in (b"1.0", b"1.1"):
+                raise BadHead(505, "HTTP/1.1 is spoken here")
             return RequestHead(
                 method=event.method.decode("ascii"),
                 target=event.target.decode("latin-1"),
