@@ -67,7 +67,9 @@ def open_page(browser: Browser, daemon: Daemon) -> Iterator[OpenPage]:
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def open_page(address: str | None = None, **options: object) -> Page:
+    def open_page(
+        address: str | None = None, *, prepare: Callable[[Page], object] | None = None, **options: object
+    ) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE * 1000)
         contexts.append(context)
@@ -75,6 +77,8 @@ def open_page(browser: Browser, daemon: Daemon) -> Iterator[OpenPage]:
         page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: complaints.append(f"asked {request.url}") if foreign(request.url) else None)
+        if prepare is not None:
+            prepare(page)
         page.goto(daemon.url + (f"/#token={daemon.token}" if address is None else address))
         return page
 

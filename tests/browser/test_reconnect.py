@@ -53,7 +53,6 @@ def test_after_a_restart_nothing_is_missing_and_nothing_twice(open_page: OpenPag
 
 
 def test_a_page_that_was_cut_off_gets_what_happened_meanwhile(open_page: OpenPage, daemon: Daemon) -> None:
-    page = open_page("/icon.svg")
     reachable = True
     sockets: list[WebSocketRoute] = []
 
@@ -64,8 +63,7 @@ def test_a_page_that_was_cut_off_gets_what_happened_meanwhile(open_page: OpenPag
         else:
             socket.close(code=1013)
 
-    page.route_web_socket("**/ws", connect)
-    page.goto(f"{daemon.url}/?token={daemon.token}")
+    page = open_page(prepare=lambda page: page.route_web_socket("**/ws", connect))
     order = daemon.submit("cut off", scenario="numbers", pace=0.2, count=20)
     page.goto(f"{daemon.url}/#/work-orders/{order}")
     expect(page.locator(".activity .row").filter(has_text="Demo: line 3")).to_be_visible()
