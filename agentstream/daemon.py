@@ -12,41 +12,38 @@ import os
 import shutil
 import signal
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import structlog
 import trio
 
-from agentstream import config, logs
-from agentstream.agents.registry import registry
+from agentstream import config
+from agentstream.assembly import assemble, tls_context, websocket_limits
 from agentstream.broadcast.broadcaster import EventBroadcaster
+from agentstream.entrances import LiveRules, open_doorway
 from agentstream.errors import AgentstreamError, ConfigError
 from agentstream.journal.base import Record
 from agentstream.journal.retention import Retention
 from agentstream.journal.sqlite import SqliteJournal, open_journal
 from agentstream.orchestration.orchestrator import Orchestrator
-from agentstream.orchestration.setup import OrchestratorOptions
-from agentstream.redaction import Redactor, secrets_in
+from agentstream.redaction import Redactor
+from agentstream.reload import Reloader, configure_logs
 from agentstream.runs import cgroup
-from agentstream.runs.driver import Driver
 from agentstream.runs.inotify import InotifyHub
-from agentstream.runs.sandbox import open_sandbox
-from agentstream.runs.spec import RunLimits
 from agentstream.server.auth import Rules
 from agentstream.server.http import make_app
-from agentstream.server.listener import Door, Entrance, open_tcp, open_unix
+from agentstream.server.listener import Door
 from agentstream.server.metrics import Metrics
 from agentstream.server.sse import Doorbell
 from agentstream.server.tokens import TokenStore, prepare_data_dir
-from agentstream.server.websocket import WebSocketLimits, WebSocketServer
-from agentstream.settings import ServerSettings, Settings, check_exposure
-from agentstream.systemd import Notifier, handed_over
+from agentstream.server.websocket import WebSocketServer
+from agentstream.settings import Settings, check_exposure
+from agentstream.systemd import Notifier
 
 log = structlog.get_logger("agentstream.daemon")
 
@@ -55,8 +52,6 @@ _PUBLISHED_BATCHES: Final = 256
 #: Seconds in which subscribers may take their last events at the end. With the grace for runs (5 s by default) and the time that
 #: stopping them takes, the whole stays below 15 s.
 _GOODBYE: Final = 3.0
-#: What is kept of a run's output in memory, in bytes: the daemon has the raw log, and reads only the tail of stderr here.
-_COLLECTED: Final = 16 * 1024
 
 
 @attrs.frozen
@@ -89,35 +84,6 @@ async def _locked(data_dir: Path) -> AsyncIterator[None]:
         os.close(fd)
 
 
-def _limits(settings: Settings) -> RunLimits:
-    """What every run is held to. Blocking: makes the daemon's cgroup ready, where it has one."""
-    resources, group = cgroup.enforce(settings.limits, cgroup.prepare(settings.limits.cgroup))
-    return RunLimits(
-        max_collected_bytes=_COLLECTED,
-        max_output_bytes=settings.limits.output_bytes,
-        approval_timeout=settings.runs.approval_seconds,
-        resources=resources,
-        cgroup=group,
-    )
-
-
-def _drivers(settings: Settings, environ: Mapping[str, str], limits: RunLimits) -> dict[str, Driver]:
-    """A driver for each agent type. Blocking: tries the sandbox, where there is to be one."""
-    agents = settings.agents
-    known = registry({name: agent.command for name, agent in agents.items() if agent.command})
-    sandbox = open_sandbox(settings.sandbox, hidden=[settings.server.data_dir]) if settings.sandbox.enabled else None
-    return {
-        name: Driver(
-            known.get(name),
-            environ=environ,
-            env=agents[name].env if name in agents else None,
-            limits=limits,
-            sandbox=sandbox,
-        )
-        for name in known
-    }
-
-
 def _retention(settings: Settings) -> Retention:
     return Retention(
         max_age_seconds=settings.journal.retention_seconds,
@@ -140,12 +106,17 @@ def _remover(data_dir: Path) -> Callable[[Sequence[str]], Awaitable[None]]:
 class _Parts:
     """What is built, so that it can be stopped and asked."""
 
-    settings: Settings
     journal: SqliteJournal
     broadcaster: EventBroadcaster
     orchestrator: Orchestrator
     door: Door
+    reloader: Reloader
     notifier: Notifier
+
+    @property
+    def settings(self) -> Settings:
+        """As they are now."""
+        return self.reloader.settings
 
     def status(self) -> str:
         """One line for systemctl status."""
@@ -156,10 +127,13 @@ class _Parts:
         return f"{line}; DEGRADED: {trouble}" if trouble else line
 
 
-async def serve(settings: Settings, *, on_listening: OnListening | None = None) -> None:
+async def serve(
+    settings: Settings, *, load: Callable[[], Settings] | None = None, on_listening: OnListening | None = None
+) -> None:
     """Run the daemon until SIGTERM or SIGINT. ``on_listening`` runs beside it, from when it accepts connections.
 
-    Raises `ConfigError` for settings that would let strangers in, and OSError for an address that can't be listened on.
+    ``load`` reads the settings again, on SIGHUP; without it they stay. Raises `ConfigError` for settings that would let
+    strangers in, and OSError for an address that can't be listened on.
     """
     check_exposure(settings.server)
     environ = config.process_environment()
@@ -167,27 +141,26 @@ async def serve(settings: Settings, *, on_listening: OnListening | None = None) 
     async with _locked(settings.server.data_dir):
         tokens = TokenStore(settings.server.data_dir, auth=settings.server.auth)
         await trio.to_thread.run_sync(tokens.ensure_first)
-        secrets = secrets_in(environ, settings.security.redact_variables)
-        for agent in settings.agents.values():
-            secrets |= secrets_in(agent.env, settings.security.redact_variables)
-        plain = settings.server.data_dir / "token"
-        if plain.exists():
-            secrets["AGENTSTREAM_TOKEN"] = plain.read_text().strip()
-        redactor = Redactor(secrets)
-        logs.configure(settings.log, sys.stderr, journald=config.writes_to_journald(environ, 2), redactor=redactor)
-        async with _plain_errors(), _built(settings, environ, tokens, redactor, notifier) as parts:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(notifier.watch, parts.status)
-                entrances, url = await _entrances(settings.server, environ)
-                await nursery.start(parts.door.serve, entrances)
-                config.announce(settings.server.data_dir, url)
-                log.info("listening", url=url, data_dir=str(settings.server.data_dir))
-                notifier.ready(parts.status())
-                if on_listening is not None:
-                    nursery.start_soon(on_listening, Listening(url, settings.server.data_dir, settings.server.auth))
-                await _until_told_to_stop(parts)
-                nursery.cancel_scope.cancel()
-            config.retract(settings.server.data_dir, url)
+        configure_logs(settings, environ)
+        tls = tls_context(settings.server)
+        async with _plain_errors():
+            doorway = await open_doorway(settings.server, environ, tls)
+            settings = attrs.evolve(settings, server=doorway.server)
+            rules = LiveRules(Rules.of(settings.server))
+            async with _built(settings, load or (lambda: settings), environ, tokens, tls, rules, notifier) as parts:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(notifier.watch, parts.status)
+                    await nursery.start(parts.reloader.run)
+                    await nursery.start(parts.door.serve, doorway.entrances(rules))
+                    config.announce(settings.server.data_dir, doorway.url)
+                    log.info("listening", url=doorway.url, data_dir=str(settings.server.data_dir))
+                    notifier.ready(parts.status())
+                    if on_listening is not None:
+                        where = Listening(doorway.url, settings.server.data_dir, settings.server.auth)
+                        nursery.start_soon(on_listening, where)
+                    await _until_told_to_stop(parts)
+                    nursery.cancel_scope.cancel()
+                config.retract(settings.server.data_dir, doorway.url)
         log.info("stopped")
 
 
@@ -208,11 +181,17 @@ async def _plain_errors() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _built(
-    settings: Settings, environ: Mapping[str, str], tokens: TokenStore, redactor: Redactor, notifier: Notifier
+    settings: Settings,
+    load: Callable[[], Settings],
+    environ: Mapping[str, str],
+    tokens: TokenStore,
+    tls: ssl.SSLContext | None,
+    rules: LiveRules,
+    notifier: Notifier,
 ) -> AsyncIterator[_Parts]:
     data_dir = settings.server.data_dir
-    limits = await trio.to_thread.run_sync(_limits, settings)
-    drivers = await trio.to_thread.run_sync(_drivers, settings, environ, limits)
+    groups = await trio.to_thread.run_sync(cgroup.prepare, settings.limits.cgroup)
+    assembly = await trio.to_thread.run_sync(assemble, settings, environ, groups)
     metrics = Metrics()
     doorbell = Doorbell()
     publish, published = trio.open_memory_channel[Sequence[Record]](_PUBLISHED_BATCHES)
@@ -228,18 +207,10 @@ async def _built(
     ):
         orchestrator = Orchestrator(
             journal,
-            drivers,
-            OrchestratorOptions(
-                workspace_roots=settings.runs.workspace_roots,
-                data_dir=data_dir,
-                max_concurrent_runs=settings.runs.max_concurrent_runs,
-                timeout=settings.runs.timeout_seconds,
-                idle_timeout=settings.runs.idle_timeout_seconds,
-                restart_policy=settings.runs.restart_policy,
-                limits=limits,
-            ),
+            assembly.drivers,
+            assembly.options,
             hub=await _hub(background),
-            redactor=lambda env: redactor.with_secrets(secrets_in(env, settings.security.redact_variables)).data,
+            redactor=assembly.redact_run,
         )
         broadcaster = EventBroadcaster(
             published,
@@ -255,39 +226,52 @@ async def _built(
             journal=journal,
             orchestration=orchestrator,
             authenticator=tokens,
-            origin_allowed=Rules.of(settings.server).origin_check(),
-            limits=WebSocketLimits(
-                auth_seconds=settings.server.handshake_seconds,
-                ping_interval=settings.broadcast.ping_interval_seconds,
-                ping_timeout=settings.broadcast.ping_timeout_seconds,
-                stall_limit=settings.broadcast.stall_seconds,
-                max_message=settings.server.max_message_bytes,
-            ),
+            origin_allowed=rules.origin_allowed,
+            limits=websocket_limits(settings),
         )
-        app = make_app(
-            orchestration=orchestrator,
-            journal=journal,
-            authenticator=tokens,
-            server=settings.server,
-            doorbell=doorbell,
-            metrics=metrics,
-            redactor=redactor,
-            secret_variables=settings.security.redact_variables,
-            troubles=lambda: [tokens.trouble] if tokens.trouble else [],
+
+        def app(settings: Settings, redactor: Redactor) -> Any:
+            return make_app(
+                orchestration=orchestrator,
+                journal=journal,
+                authenticator=tokens,
+                server=settings.server,
+                doorbell=doorbell,
+                metrics=metrics,
+                redactor=redactor,
+                secret_variables=settings.security.redact_variables,
+                troubles=lambda: [tokens.trouble] if tokens.trouble else [],
+            )
+
+        door = Door(
+            app=app(settings, assembly.redactor), websocket=websocket, head_seconds=settings.server.handshake_seconds
         )
-        door = Door(app=app, websocket=websocket, head_seconds=settings.server.handshake_seconds)
         await background.start(broadcaster.run)
         await background.start(metrics.sample_loop_lag)
         await background.start(websocket.run)
         await background.start(orchestrator.run)
-        yield _Parts(
-            settings=settings,
+        parts = _Parts(
             journal=journal,
             broadcaster=broadcaster,
             orchestrator=orchestrator,
             door=door,
+            reloader=Reloader(
+                settings=settings,
+                load=load,
+                environ=environ,
+                groups=groups,
+                tls=tls,
+                rules=rules,
+                orchestrator=orchestrator,
+                websocket=websocket,
+                door=door,
+                make_app=app,
+                notifier=notifier,
+                status=lambda: parts.status(),
+            ),
             notifier=notifier,
         )
+        yield parts
         # The journal closes behind this; the broadcaster takes what it still publishes.
         await journal.aclose()
         background.cancel_scope.cancel()
@@ -301,46 +285,6 @@ async def _hub(nursery: trio.Nursery) -> InotifyHub | None:
         return None
     await nursery.start(hub.run)
     return hub
-
-
-async def _entrances(server: ServerSettings, environ: Mapping[str, str]) -> tuple[list[Entrance], str]:
-    """Where to listen, and the address that clients are told."""
-    rules = Rules.of(server)
-    tls = _tls(server)
-    given = handed_over(environ)
-    if given:
-        listeners: list[trio.SocketListener | trio.SSLListener[trio.SocketStream]] = []
-        for sock in given:
-            plain = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-            listeners.append(trio.SSLListener(plain, tls, https_compatible=True) if tls else plain)
-    elif server.unix is not None:
-        listeners = [await open_unix(server.unix)]
-    else:
-        listeners = [*await open_tcp(server.host, server.port, tls)]
-    entrances: list[Entrance] = []
-    url = ""
-    for listener in listeners:
-        transport = listener if isinstance(listener, trio.SocketListener) else listener.transport_listener
-        assert isinstance(transport, trio.SocketListener)
-        name = transport.socket.getsockname()
-        port = name[1] if isinstance(name, tuple) else None
-        entrances.append(Entrance(listener, rules.host_check(port, secure=tls is not None)))
-        if not url:
-            scheme = "https" if tls else "http"
-            host = f"[{server.host}]" if ":" in server.host else server.host
-            url = f"unix:{name}" if port is None else f"{scheme}://{host}:{port}"
-    return entrances, url
-
-
-def _tls(server: ServerSettings) -> ssl.SSLContext | None:
-    if server.tls_cert is None or server.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(server.tls_cert, server.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"server.tls_cert, server.tls_key: can't be used: {error}") from error
-    return context
 
 
 async def _until_told_to_stop(parts: _Parts) -> None:

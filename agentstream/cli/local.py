@@ -60,17 +60,16 @@ def serve(
     """Run the daemon. Prints "listening on http://HOST:PORT" once it accepts."""
     shell.use_any_output()
     with shell.clear_errors():
-        settings = _load(
-            config_file,
-            {
-                "server.host": host,
-                "server.port": port,
-                "server.unix": unix,
-                "server.data_dir": data_dir,
-                "server.auth": False if no_auth else None,
-                "runs.workspace_roots": workspace_roots or None,
-            },
-        )
+        flags = {
+            "server.host": host,
+            "server.port": port,
+            "server.unix": unix,
+            "server.data_dir": data_dir,
+            "server.auth": False if no_auth else None,
+            "runs.workspace_roots": workspace_roots or None,
+        }
+        load = partial(_load, config_file, flags)
+        settings = load()
         # Here, since the other commands need neither the web framework nor the journal and start in half the time without.
         from agentstream import daemon
         from agentstream.cli import demo as demo_run
@@ -80,7 +79,7 @@ def serve(
             if demo:
                 await demo_run.show(where)
 
-        trio.run(partial(daemon.serve, settings, on_listening=listening))
+        trio.run(partial(daemon.serve, settings, load=load, on_listening=listening))
 
 
 # --- config ----------------------------------------------------------------------------------------------------------

@@ -84,6 +84,17 @@ class Orchestrator:
         self._agents: tuple[float, list[AgentInfo]] = (-math.inf, [])
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("agentstream.orchestrator")
 
+    def reconfigure(
+        self,
+        drivers: Mapping[str, Driver],
+        options: OrchestratorOptions,
+        redactor: Callable[[Mapping[str, str]], Callable[[bytes], bytes] | None],
+    ) -> None:
+        """Runs that start from now on are set up by these; those that run keep what they have."""
+        self._drivers, self._options, self._redactor = drivers, options, redactor
+        self._agents = (-math.inf, [])
+        self._poke.set()
+
     # --- the background task ---------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -151,6 +151,10 @@ class Door:
         self._hypercorn.errorlog = logging.getLogger("agentstream.http")
         self._context = WorkerContext(None)
 
+    def use(self, app: Any) -> None:
+        """Serve another application, to connections from now on."""
+        self._app = ASGIWrapper(app)
+
     def statistics(self) -> DoorStatistics:
         """A frozen look."""
         return DoorStatistics(connections=len(self._streams), half_open=len(self._half_open))
