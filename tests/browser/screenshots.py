@@ -34,7 +34,7 @@ def prepare(daemon: Daemon) -> tuple[str, str]:
 
 
 def open_page(browser: Browser, daemon: Daemon, size: dict[str, int], scheme: str, work_order_id: str) -> Page:
-    context = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=2, reduced_motion="reduce")  # type: ignore[arg-type]
+    context = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=1.5, reduced_motion="reduce")  # type: ignore[arg-type]
     context.set_default_timeout(PATIENCE * 1000)
     page = context.new_page()
     page.goto(f"{daemon.url}/?token={daemon.token}#/work-orders/{work_order_id}")

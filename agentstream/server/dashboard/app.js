@@ -193,7 +193,7 @@ function draw() {
     return;
   }
   const run = currentRun();
-  header.render(detail, run, now);
+  header.render(detail, run, now, agents);
   approvals.render(state, detail, run, now);
   composer.render(detail, run, agents.find((agent) => agent.agentType === (run?.agentType || detail.order.request.agentType))?.capabilities);
   tabs.count("tools", run?.calls.length ?? 0, compact(run?.toolCalls ?? 0));

@@ -55,7 +55,7 @@ export function describe(event, root, call) {
         tone: event.success ? "result" : "bad",
         label: event.success ? duration(event.durationMs) : `failed, ${duration(event.durationMs)}`,
         tool: call?.tool,
-        text: oneLine(event.contentPreview) || "(no output)",
+        text: withoutRoot(oneLine(event.contentPreview), root) || "(no output)",
       };
     case "agent_output":
       return { tone: "say", label: "Says", text: oneLine(event.content) };
@@ -86,6 +86,11 @@ export function describe(event, root, call) {
     default:
       return { tone: "life", label: oneLine(event.type, 40), text: oneLine(JSON.stringify(event)) };
   }
+}
+
+/** Paths as they are below the workspace: its own long name tells nothing. */
+function withoutRoot(text, root) {
+  return root && root.length > 1 ? text.replaceAll(`${root}/`, "") : text;
 }
 
 function completed(event) {

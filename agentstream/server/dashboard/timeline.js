@@ -14,7 +14,7 @@ const BAR_HEIGHT = 9;
 const AXIS_HEIGHT = 16;
 const LABEL_WIDTH = 68;
 // Narrower bars than this can't be seen or hit.
-const MIN_BAR = 2;
+const MIN_BAR = 3;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400];
 
 export class Timeline {
@@ -94,7 +94,7 @@ export class Timeline {
     for (const call of calls) {
       const lane = lanes.indexOf(call.tool);
       const state = call.ms === null ? "open" : call.ok ? "ok" : "failed";
-      const from = Math.max(LABEL_WIDTH, LABEL_WIDTH + (call.at - start) * scale);
+      const from = Math.min(width - MIN_BAR, Math.max(LABEL_WIDTH, LABEL_WIDTH + (call.at - start) * scale));
       const to = Math.min(width, Math.max(from + MIN_BAR, LABEL_WIDTH + ((call.ms === null ? end : call.at + call.ms) - start) * scale));
       const key = lane * 3 + (state === "ok" ? 0 : state === "failed" ? 1 : 2);
       // Whole pixels: a bar that ends on the pixel on which the last one of its kind ended adds nothing to see.

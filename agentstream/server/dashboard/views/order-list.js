@@ -91,7 +91,7 @@ function fill({ parts }, order, now, selected, waiting) {
   parts.badge.hidden = !waiting;
   const facts = [];
   if (order.status === "running") {
-    if (order.progress) facts.push(`${compact(order.progress.toolCalls)} tool calls`);
+    if (order.progress) facts.push(`${compact(order.progress.toolCalls)} tool call${order.progress.toolCalls === 1 ? "" : "s"}`);
     if (order.runStartedAt) facts.push(wholeSeconds(now - order.runStartedAt));
   } else facts.push(ago(FINAL.has(order.status) ? order.updatedAt : order.createdAt, now));
   if (order.agentType) facts.push(order.agentType);

@@ -68,7 +68,7 @@ export class RunHeader {
     );
   }
 
-  render(detail, run, now) {
+  render(detail, run, now, agents) {
     const p = this._parts;
     const { order } = detail;
     const status = run && order && !isLatest(detail, run) ? run.status : order?.status ?? "queued";
@@ -80,7 +80,7 @@ export class RunHeader {
     setText(p.title, title);
     p.more.hidden = title === prompt.trim();
     if (p.whole.textContent !== prompt) setText(p.whole, prompt);
-    this._facts(detail, run, order);
+    this._facts(run, order, agents);
     this._runs(detail, run);
     p.cancel.hidden = FINAL.has(order?.status ?? "queued") || !order;
     p.again.hidden = !order || !FINAL.has(order.status);
@@ -92,10 +92,11 @@ export class RunHeader {
     this._picture(run, now);
   }
 
-  _facts(detail, run, order) {
-    const model = run?.model && run.model !== order?.request.agentType ? run.model : null;
+  _facts(run, order, agents) {
+    const agentType = run?.agentType || order?.request.agentType;
+    const model = run?.model && run.model !== agentType ? run.model : null;
     const facts = [
-      run?.agentType || order?.request.agentType,
+      agents.find((agent) => agent.agentType === agentType)?.label ?? agentType,
       model,
       run?.number ? `run ${run.number}${run.resumed ? ", resumed" : ""}` : null,
       run?.startedAt ? `started ${clock(run.startedAt)}` : null,
