@@ -1,0 +1,29 @@
+"""An agent that says when it wrote: one thinking line each 1/RATE seconds, COUNT times. argv is RATE COUNT, the rest is ignored."""
+
+import json
+import os
+import random
+import sys
+import time
+
+rate, count = float(sys.argv[1]), int(sys.argv[2])
+# So that the runs don't speak in step.
+time.sleep(0.5 + random.random() / rate)
+for number in range(count):
+    message = {
+        "id": f"m{number}",
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": "@%d@" + "x" * 200}],
+    }
+    line = json.dumps({"type": "assistant", "message": message, "session_id": "s"}) + "\n"
+    os.write(1, line.replace("%d", str(time.monotonic_ns())).encode())
+    time.sleep(1 / rate)
+result = {
+    "type": "result",
+    "subtype": "success",
+    "is_error": False,
+    "result": "done",
+    "session_id": "s",
+    "num_turns": 1,
+}
+os.write(1, json.dumps(result).encode() + b"\n")
