@@ -35,7 +35,7 @@ TimeoutStopSec=45
 Restart=on-failure
 RestartSec=2
 WatchdogSec=30
-# cgroup v2: the daemon may make a group below its own for each run.
+# cgroup v2: the daemon makes a group below its own for each run. ProtectControlGroups would forbid it.
 Delegate=yes
 OOMPolicy=continue
 User=agentstream
@@ -61,7 +61,6 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
-ProtectControlGroups=yes
 ProtectProc=invisible
 PrivateUsers=yes
 RemoveIPC=yes
@@ -103,6 +102,7 @@ _TMPFILES = """\
 # systemd-tmpfiles: the data directory (journal, raw logs, tokens) is the daemon's alone.
 d /var/lib/agentstream 0700 agentstream agentstream -
 d /etc/agentstream 0755 root root -
+f /etc/agentstream/config.toml 0640 root agentstream -
 """
 
 
@@ -130,6 +130,18 @@ def sysusers() -> str:
 def tmpfiles() -> str:
     """The tmpfiles.d fragment."""
     return _TMPFILES
+
+
+def files(service: str, socket: str | None) -> dict[str, str]:
+    """Path below the root of the file system -> content, of all that ``agentstream systemd install`` writes."""
+    found = {
+        f"etc/systemd/system/{NAME}.service": service,
+        f"etc/sysusers.d/{NAME}.conf": sysusers(),
+        f"etc/tmpfiles.d/{NAME}.conf": tmpfiles(),
+    }
+    if socket is not None:
+        found[f"etc/systemd/system/{NAME}.socket"] = socket
+    return found
 
 
 def _quoted(value: object) -> str:

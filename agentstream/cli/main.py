@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agentstream import __version__
-from agentstream.cli import foreground, local, remote
+from agentstream.cli import foreground, local, remote, system
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,5 +28,6 @@ for _command in (
     remote.agents,
     local.token,
     local.config_group,
+    system.systemd,
 ):
     main.add_command(_command)

@@ -11,7 +11,7 @@ from agentstream.cli import main
 
 COMMANDS = {
     *("serve", "run", "submit", "watch", "list", "show", "cancel", "logs", "approve", "deny", "agents", "token"),
-    "config",
+    *("config", "systemd"),
 }
 
 

@@ -24,20 +24,32 @@ PATIENCE = 60.0
 
 
 class Daemon:
-    """``agentstream serve`` in a data directory of its own."""
+    """``agentstream serve`` in a data directory of its own. ``prefix``: a program that starts it."""
 
-    def __init__(self, home: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> None:
         self.data = home / "data"
         self.root = home / "work"
         self.root.mkdir(parents=True, exist_ok=True)
         self._flags = flags
+        self._prefix = prefix
         self._env = {**os.environ, **(env or {})}
         self.process: subprocess.Popen[str] | None = None
         self.address = ""
         self.errors: list[str] = []
+        self._readers: list[threading.Thread] = []
 
     def start(self) -> Self:
-        command = [sys.executable, "-m", "agentstream", "serve", "--port", "0", "--data-dir", str(self.data)]
+        command = [
+            *self._prefix,
+            sys.executable,
+            "-m",
+            "agentstream",
+            "serve",
+            "--port",
+            "0",
+            "--data-dir",
+            str(self.data),
+        ]
         self.process = subprocess.Popen(
             [*command, "--workspace-root", str(self.root), *self._flags],
             stdout=subprocess.PIPE,
@@ -47,14 +59,20 @@ class Daemon:
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
-        threading.Thread(target=self._collect, args=(self.process.stderr,), daemon=True).start()
+        self._read(self._collect, self.process.stderr)
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             self.process.wait(PATIENCE)
+            self._close()
             raise AssertionError(f"the daemon did not start: {line!r} {''.join(self.errors)}")
         self.address = line.removeprefix("listening on ").strip()
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        self._read(self.process.stdout.read)
         return self
+
+    def _read(self, work: Callable[..., Any], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        thread.start()
+        self._readers.append(thread)
 
     def _collect(self, stream: Any) -> None:
         for line in stream:
@@ -85,12 +103,27 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(PATIENCE)
+        self._close()
+        if error is not None:
+            sys.stderr.write("".join(self.errors[-50:]))
+
+    def _close(self) -> None:
         if self.process is not None:
+            for thread in self._readers:
+                thread.join(PATIENCE)
             for stream in (self.process.stdout, self.process.stderr):
                 if stream is not None:
                     stream.close()
-        if error is not None:
-            sys.stderr.write("".join(self.errors[-50:]))
+
+    def logged(self, text: str) -> str:
+        """Wait for a line of the daemon's log that has ``text`` in it."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for line in list(self.errors):
+                if text in line:
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"nothing with {text!r} was logged: {''.join(self.errors)}")
 
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
