@@ -36,7 +36,7 @@ def contestants(peers: Peers, floor: str) -> tuple[dict[str, Sequence[str]], lis
     return found, absent
 
 
-def run(peers: Peers, *, clients: int = 100, events: int = 1000, size: int = 300, rounds: int = 3) -> Result:
+def run(peers: Peers, *, clients: int = 100, events: int = 1000, size: int = 300, rounds: int = 2) -> Result:
     """Measure it."""
     floor = f"bare write() loop ({peers.write_loop()[1]})"
     found, absent = contestants(peers, floor)

@@ -99,6 +99,7 @@ def interleaved(contestants: dict[str, Sequence[str]], rounds: int, **sizes: int
     for _ in range(rounds):
         for name, server in contestants.items():
             outcome = duel(server, ours="bench.our_server" in server, **sizes)
+            print(f"  {name}: {outcome.seconds:.2f} s, {outcome.cpu_us:.2f} us each", file=sys.stderr, flush=True)
             known = best.get(name, outcome)
             best[name] = Outcome(min(known.seconds, outcome.seconds), min(known.cpu, outcome.cpu), outcome.deliveries)
     return best

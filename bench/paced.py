@@ -15,7 +15,7 @@ from bench.report import Goal, Result, number
 
 
 def run(
-    peers: Peers, *, clients: int = 100, events: int = 2000, rate: int = 1000, size: int = 300, rounds: int = 2
+    peers: Peers, *, clients: int = 100, events: int = 1000, rate: int = 1000, size: int = 300, rounds: int = 2
 ) -> Result:
     """Measure it."""
     floor = f"bare write() loop ({peers.write_loop()[1]})"
