@@ -23,6 +23,10 @@ ALL: Final = "*"
 CREATED: Final = type_of(WorkOrderCreated)
 
 
+#: A work order id or `ALL`, and the event types that are not wanted of it.
+Wish = tuple[str, frozenset[str]]
+
+
 @attrs.frozen
 class Chunk:
     """Whole frames that are written together. ``lengths`` and ``seqs`` say where each frame ends and which record it was."""
@@ -51,7 +55,7 @@ class Batch:
             if record.type == CREATED:
                 self.has_created = True
         self._frames: dict[int, bytes] = {}
-        self._chunks: dict[tuple[str, frozenset[str]], Chunk | None] = {}
+        self._chunks: dict[Wish, Chunk | None] = {}
 
     def frame(self, record: Record) -> bytes:
         """The frame of a record of this batch."""
@@ -61,19 +65,19 @@ class Batch:
             made = self._frames[id(record)] = event_frame(record)
         return made
 
-    def chunk(self, work_order_id: str, unwanted: frozenset[str]) -> Chunk | None:
-        """What a subscriber to the work order (or `ALL`) gets, minus unwanted types; None: nothing."""
-        key = (work_order_id, unwanted)
+    def chunk(self, wish: Wish) -> Chunk | None:
+        """What a subscriber with this wish gets; None: nothing."""
         try:
-            return self._chunks[key]
+            return self._chunks[wish]
         except KeyError:
+            work_order_id, unwanted = wish
             records = self.records if work_order_id == ALL else self.by_id.get(work_order_id, ())
-            chunk = self._chunks[key] = self.join(record for record in records if record.type not in unwanted)
+            chunk = self._chunks[wish] = self.join(record for record in records if record.type not in unwanted)
             return chunk
 
     def announcements(self) -> Chunk | None:
         """What somebody without a subscription gets."""
-        key = ("", frozenset[str]())
+        key: Wish = ("", frozenset())
         if key not in self._chunks:
             self._chunks[key] = self.join(record for record in self.records if record.type == CREATED)
         return self._chunks[key]

@@ -23,7 +23,7 @@ import trio
 from agentstream.broadcast.batch import ALL, CREATED, Batch
 from agentstream.broadcast.emitter import Emitter
 from agentstream.broadcast.outlet import Outlet
-from agentstream.broadcast.subscriber import Subscriber, moment
+from agentstream.broadcast.subscriber import Subscriber
 from agentstream.journal.base import Journal, Record
 from agentstream.model.messages import Filters
 
@@ -37,6 +37,8 @@ _BATCH_RECORDS: Final = 1024
 _BATCH_BYTES: Final = 256 * 1024
 #: Seconds after which a delivery gives way. The promise is 5 ms; one more delivery may begin just before this.
 _SLICE: Final = 0.002
+#: Deliveries between two looks at the clock: at most 100 us each, a system call with a whole batch.
+_LOOK: Final = 8
 #: Pages that may be in memory whole at the same time: 192 KiB each, or one record of 64 KiB more.
 _PAGES: Final = 8
 #: Created work orders that are remembered for connections that catch up, in records and in bytes: what is older they read again.
@@ -230,19 +232,19 @@ class EventBroadcaster(Emitter):
             tap(batch.records)
         self._remember(batch)
         self._position = max(self._position, batch.last)
-        at = moment()
-        delivered = 0
-        for subscriber, only in self._concerned(batch).items():
-            if subscriber in self._all:
+        delivered = number = 0
+        for only, subscribers in self._concerned(batch):
+            for subscriber in subscribers:
                 try:
-                    delivered += subscriber.deliver(batch, only, at)
+                    delivered += subscriber.deliver(batch, only)
                 except Exception:
                     # A fault of ours with one connection must not stop the others' events.
                     log.exception("a delivery failed; its connection is closed")
                     subscriber.outlet.abort()
-            if time.perf_counter() > until:
-                await trio.lowlevel.checkpoint()
-                until = time.perf_counter() + _SLICE
+                number += 1
+                if not number % _LOOK and time.perf_counter() > until:
+                    await trio.lowlevel.checkpoint()
+                    until = time.perf_counter() + _SLICE
         self._published += len(batch.records)
         self._delivered += delivered
         if delivered and self._observe_latency is not None:
@@ -250,23 +252,23 @@ class EventBroadcaster(Emitter):
             if born is not None:
                 self._observe_latency(trio.current_time() - born)
 
-    def _concerned(self, batch: Batch) -> dict[Subscriber, str | None]:
-        """Whom the batch concerns, and by which of his subscriptions; None: by several, or it announces a work order."""
+    def _concerned(self, batch: Batch) -> list[tuple[str | None, list[Subscriber]]]:
+        """Whom the batch concerns, by which of their subscriptions; None: by several, or it announces a work order."""
+        hit = [(key, self._index[key]) for key in (*batch.by_id, ALL) if key in self._index]
+        if len(hit) == 1 and not batch.has_created:
+            return [(key, list(those)) for key, those in hit]
         concerned: dict[Subscriber, str | None] = {}
-        for key in (*batch.by_id, ALL):
-            those = self._index.get(key)
-            if those is None:
-                continue
-            if not concerned:
-                concerned = dict.fromkeys(those, key)
-            else:
-                for subscriber in those:
-                    concerned[subscriber] = None if subscriber in concerned else key
+        for key, those in hit:
+            for subscriber in those:
+                concerned[subscriber] = None if subscriber in concerned else key
         if batch.has_created:
             for subscriber in self._all:
                 if concerned.get(subscriber) != ALL:
                     concerned[subscriber] = None
-        return concerned
+        groups: dict[str | None, list[Subscriber]] = {}
+        for subscriber, only in concerned.items():
+            groups.setdefault(only, []).append(subscriber)
+        return list(groups.items())
 
     def _remember(self, batch: Batch) -> None:
         if not batch.has_created:

@@ -71,6 +71,8 @@ class Outlet(trio.abc.Stream):
         direct = getattr(stream, "socket", None)
         # The descriptor is used only while `_open`: afterwards its number may be somebody else's.
         self._fd: int | None = direct.fileno() if direct is not None else None
+        #: The descriptor while nothing waits and data may be sent, so that `put` needs one look.
+        self._ready = self._fd
         self._open = True
         #: The closing frame was sent, after which RFC 6455 (5.5.1) allows no more data.
         self._said_goodbye = False
@@ -101,26 +103,31 @@ class Outlet(trio.abc.Stream):
 
     def put(self, data: bytes, chunk: Chunk | None = None) -> None:
         """Write whole frames now, or as soon as can be. ``chunk``: they may be dropped again. Never blocks; ignored when closed."""
-        if self._open and not self._said_goodbye:
-            self._put(data, chunk)
+        if self._ready is not None:
+            self._write_now(self._ready, data, chunk)
+        elif self._open and not self._said_goodbye:
+            self._append(data, chunk, 0)
 
-    def _put(self, data: bytes, chunk: Chunk | None = None) -> None:
-        if not self._queue and self._fd is not None:
-            try:
-                written = os.write(self._fd, data)
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                self._broken()
-                return
-            if written == len(data):
-                return
-            self._queue.append(_Waiting(data, chunk, written))
-            self.waiting += len(data) - written
-        else:
-            self._queue.append(_Waiting(data, chunk))
-            self.waiting += len(data)
+    def _write_now(self, fd: int, data: bytes, chunk: Chunk | None) -> None:
+        try:
+            written = os.write(fd, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self.abort()
+            return
+        if written < len(data):
+            self._append(data, chunk, written)
+
+    def _append(self, data: bytes, chunk: Chunk | None, start: int) -> None:
+        self._queue.append(_Waiting(data, chunk, start))
+        self.waiting += len(data) - start
+        self._ready = None
         self.wake()
+
+    def _look_again(self) -> None:
+        """After the queue has become shorter, or nothing more may be said."""
+        self._ready = None if self._queue or self._said_goodbye or not self._open else self._fd
 
     def keep(self) -> None:
         """What waits now can't be dropped any more."""
@@ -147,6 +154,7 @@ class Outlet(trio.abc.Stream):
                 lowest = next((seq for seq in entry.chunk.seqs[begun:] if seq is not None), None)
         self._queue = kept
         self.waiting = sum(len(entry.data) - entry.start for entry in kept)
+        self._look_again()
         return lowest
 
     async def room(self, limit: int) -> None:
@@ -187,7 +195,8 @@ class Outlet(trio.abc.Stream):
         except trio.TooSlowError:
             self._cut_off()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._broken()
+            # The reader may not know it yet; it learns it from the closed stream.
+            self.abort()
         finally:
             self._pumping = False
             self._written.unpark_all()
@@ -215,6 +224,7 @@ class Outlet(trio.abc.Stream):
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
             else:
+                self._look_again()
                 # A peer that takes as fast as we write must not keep the event loop.
                 await trio.lowlevel.checkpoint()
         self._written.unpark_all()
@@ -247,10 +257,6 @@ class Outlet(trio.abc.Stream):
                 os.write(self._fd, close_frame(4008, "took nothing for too long"))
         self.abort()
 
-    def _broken(self) -> None:
-        """The peer is gone. The reader may not know it yet; it learns it from the closed stream."""
-        self.abort()
-
     def abort(self) -> None:
         """Reset the connection at once; what waits is dropped. Harmless when it is closed already."""
         if not self._open:
@@ -268,6 +274,7 @@ class Outlet(trio.abc.Stream):
 
     def _end(self) -> None:
         self._open = False
+        self._ready = None
         waiting = list(self._queue)
         self._queue.clear()
         self.waiting = 0
@@ -284,9 +291,14 @@ class Outlet(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         if not self._open:
             raise trio.ClosedResourceError("the connection was closed")
-        self._put(bytes(data))
+        if self._fd is not None and not self._queue:
+            self._write_now(self._fd, bytes(data), None)
+        else:
+            self._append(bytes(data), None, 0)
         # trio-websocket sends one frame at a time.
-        self._said_goodbye = self._said_goodbye or data[:1] == _CLOSE_OPCODE
+        if data[:1] == _CLOSE_OPCODE:
+            self._said_goodbye = True
+            self._look_again()
         if self._queue:
             last = self._queue[-1]
             last.written = trio.Event()

@@ -82,15 +82,17 @@ class Subscriber:
 
     # --- live ------------------------------------------------------------------------------------------------------
 
-    def deliver(self, batch: Batch, only: str | None, at: Moment) -> int:
+    def deliver(self, batch: Batch, only: str | None) -> int:
         """What of the batch this connection wants, now or as soon as can be; how many frames. Never blocks."""
         try:
             chunk = self.course.select(batch, only)
         except Mixed:
-            return self._deliver_chosen(batch, self.course.choose(batch, at))
+            return self._deliver_chosen(batch, self.course.choose(batch, moment()))
         if chunk is None:
             return 0
-        self._put(chunk)
+        self.outlet.put(chunk.data, chunk)
+        if self.outlet.waiting > self.backlog_limit:
+            self._fall_behind()
         return len(chunk.lengths)
 
     def _deliver_chosen(self, batch: Batch, chosen: list[Record | Notice]) -> int:
@@ -109,15 +111,17 @@ class Subscriber:
         return len(chosen)
 
     def _put(self, chunk: Chunk) -> None:
-        if self.course.behind:
-            return
-        outlet = self.outlet
-        outlet.put(chunk.data, chunk)
-        if outlet.waiting > self.backlog_limit:
-            lowest = outlet.drop()
-            if lowest is not None:
-                self.course.fall_behind(lowest - 1)
-                self.hub.fell_back()
+        # An earlier part of the same batch may have been too much already; then this one is in the journal.
+        if not self.course.behind:
+            self.outlet.put(chunk.data, chunk)
+            if self.outlet.waiting > self.backlog_limit:
+                self._fall_behind()
+
+    def _fall_behind(self) -> None:
+        lowest = self.outlet.drop()
+        if lowest is not None:
+            self.course.fall_behind(lowest - 1)
+            self.hub.fell_back()
 
     # --- answers ---------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from functools import cache
 import attrs
 
 from agentstream.agents.base import Moment
-from agentstream.broadcast.batch import ALL, CREATED, Batch, Chunk
+from agentstream.broadcast.batch import ALL, CREATED, Batch, Chunk, Wish
 from agentstream.broadcast.limiter import Limiter
 from agentstream.journal.base import Record
 from agentstream.model.events import EVENT_CLASSES
@@ -94,8 +94,8 @@ class Course:
         self._served = 0
         #: Who has pages to read, in turn: a work order id for a replay, None for the group.
         self._turns: deque[str | None] = deque()
-        #: No subscription needs a look at single records.
-        self._plain = True
+        #: Subscriptions that need no look at single records: what they want, of batches after which ``seq``.
+        self._ready: dict[str, tuple[Wish, int]] = {}
 
     # --- what is asked for ---------------------------------------------------------------------------------------
 
@@ -210,9 +210,12 @@ class Course:
         return [one for one in self._subscriptions.values() if one.remainder]
 
     def _changed(self) -> None:
-        self._plain = not any(
-            one.replaying or one.remainder or one.limiter is not None for one in self._subscriptions.values()
-        ) and (ALL not in self._subscriptions or len(self._subscriptions) == 1)
+        self._ready = {}
+        if self._behind is not None or (ALL in self._subscriptions and len(self._subscriptions) > 1):
+            return
+        for key, one in self._subscriptions.items():
+            if not (one.replaying or one.limiter is not None):
+                self._ready[key] = (key, one.unwanted), max(one.after, self._after)
 
     # --- live ------------------------------------------------------------------------------------------------------
 
@@ -222,14 +225,13 @@ class Course:
         ``only``: the one of this connection's subscriptions that the batch concerns; None when it concerns several. Raises `Mixed`
         where records must be looked at one by one: then ask `choose`.
         """
+        ready = self._ready.get(only) if only is not None else None
+        if ready is not None and batch.first > ready[1]:
+            self._served = batch.last or self._served
+            return batch.chunk(ready[0])
         if self._behind is not None:
             return None
-        if only is not None and self._plain:
-            one = self._subscriptions.get(only)
-            if one is not None and batch.first > one.after and batch.first > self._after:
-                self._served = batch.last or self._served
-                return batch.chunk(only, one.unwanted)
-        elif not self._subscriptions and batch.first > self._after:
+        if not self._subscriptions and batch.first > self._after:
             self._served = batch.last or self._served
             return batch.announcements()
         raise Mixed
@@ -291,6 +293,7 @@ class Course:
             raise AssertionError("a group that is behind has nothing live to lose")
         self._behind = cursor
         self._turns.append(None)
+        self._changed()
 
     # --- from the journal ------------------------------------------------------------------------------------------
 
@@ -378,6 +381,7 @@ class Course:
             self._behind = None
             self._after = end
             self._turns.remove(None)
+            self._changed()
         return out
 
     def _tell_gap(

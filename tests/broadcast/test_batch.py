@@ -18,20 +18,20 @@ RECORDS = [
 
 def test_the_bytes_are_made_once_for_equal_wishes() -> None:
     batch = Batch(RECORDS)
-    chunk = batch.chunk("a", frozenset({"agent_output_delta"}))
+    chunk = batch.chunk(("a", frozenset({"agent_output_delta"})))
     assert chunk is not None
     assert chunk.data == event_frame(RECORDS[0]) + event_frame(RECORDS[3])
     assert chunk.seqs == (4, 6)
     assert sum(chunk.lengths) == len(chunk.data)
-    assert batch.chunk("a", frozenset({"agent_output_delta"})) is chunk
+    assert batch.chunk(("a", frozenset({"agent_output_delta"}))) is chunk
 
 
 def test_all_and_nothing() -> None:
     batch = Batch(RECORDS)
-    everything = batch.chunk(ALL, frozenset())
+    everything = batch.chunk((ALL, frozenset()))
     assert everything is not None
     assert everything.seqs == (4, None, 5, 6)
-    assert batch.chunk("nobody", frozenset()) is None
+    assert batch.chunk(("nobody", frozenset())) is None
     announced = batch.announcements()
     assert announced is not None
     assert announced.seqs == (5,)
