@@ -176,7 +176,7 @@ async def _plain_errors() -> AsyncIterator[None]:
         first: BaseException = mendable
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from group
+        raise first from group  # noqa: ASYNC123 - the group is its cause, and has nothing else in it
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
     async with trio.open_nursery() as nursery:
         try:
             yield nursery
-        except BaseException as error:  # noqa: BLE001 - raised below, outside of the nursery
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below, outside of the nursery
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:

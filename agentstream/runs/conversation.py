@@ -6,6 +6,7 @@ not hold up whoever answers it. What to write is the adapter's knowledge, when t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -46,16 +47,16 @@ class Conversation:
         async with self._lock:
             if self._stream is None:
                 raise Conflict("this run takes no input any more")
-            try:
-                with trio.fail_after(WRITE_PATIENCE):
+            problem = "this run takes no input any more"
+            with trio.move_on_after(WRITE_PATIENCE) as patience:
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self._stream.send_all(data)
-            except trio.TooSlowError:
+                    return
+            if patience.cancelled_caught:
                 # Half a line may have been written: nothing can follow it.
-                await self._close()
-                raise Conflict("the agent does not read its input; the run's input was closed") from None
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._close()
-                raise Conflict("this run takes no input any more") from None
+                problem = "the agent does not read its input; the run's input was closed"
+            await self._close()
+            raise Conflict(problem)
 
     async def close(self) -> None:
         """Close stdin; harmless when it is closed."""

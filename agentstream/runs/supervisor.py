@@ -238,7 +238,7 @@ class Supervisor:
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
-        except BaseException as error:  # whatever it is, it must not run on as a second supervisor
+        except BaseException as error:  # noqa: ASYNC103 - whatever it is, it must not run on as a second supervisor
             number = getattr(error, "errno", None) or 0
             os.write(
                 writer, json.dumps({"errno": number, "filename": filename, "what": what, "text": str(error)}).encode()

@@ -66,7 +66,7 @@ async def answering(answer: bytes, asked: list[bytes], path: Path | None = None)
             listeners = [trio.SocketListener(socket)]
             address = Address.parse(f"unix:{path}")
         nursery.start_soon(trio.serve_listeners, serve, listeners)
-        with trio.fail_after(30):
+        with trio.fail_after(30):  # noqa: ASYNC100 - for the body of the test
             yield address
         nursery.cancel_scope.cancel()
 

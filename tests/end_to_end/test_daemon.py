@@ -110,8 +110,7 @@ def test_stopping_tells_subscribers_and_ends_runs(daemon: Daemon, number: int) -
         daemon.signal(number)
         watcher.until_ended("s")
         with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                watcher.receive()
+            watcher.until(lambda _: False)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001
         assert daemon.wait() == 0

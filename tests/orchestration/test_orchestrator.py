@@ -111,7 +111,7 @@ async def test_a_work_order_goes_from_queued_to_succeeded(house: Open) -> None:
         ]
         [run] = await it.journal.runs(order.id)
         assert (run.status, run.exit_code) == ("succeeded", 0)
-        assert Path(it.orchestrator.raw_log(run, "stdout")).read_text() == "hello\n"
+        assert await trio.Path(it.orchestrator.raw_log(run, "stdout")).read_text() == "hello\n"
 
 
 async def test_a_failing_run_fails_its_work_order_and_says_why(house: Open) -> None:

@@ -17,7 +17,9 @@ def delay(attempt: int, *, retry_at: datetime | None = None, random: float = 0.0
 
 def test_each_further_attempt_waits_twice_as_long_up_to_a_bound() -> None:
     waits = [delay(attempt, random=0.999_999) for attempt in (2, 3, 4, 50)]
-    assert waits == [pytest.approx(value, rel=0.001) for value in (BASE_DELAY, BASE_DELAY * 2, BASE_DELAY * 4, MAX_DELAY)]
+    assert waits == [
+        pytest.approx(value, rel=0.001) for value in (BASE_DELAY, BASE_DELAY * 2, BASE_DELAY * 4, MAX_DELAY)
+    ]
 
 
 def test_jitter_keeps_runs_apart_that_failed_together() -> None:
