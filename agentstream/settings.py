@@ -85,9 +85,6 @@ class RunSettings:
         "A run that prints nothing for this long is stopped, unless it waits for an approval.",
         _OPTIONAL_POSITIVE,
     )
-    max_collected_bytes: int = _setting(
-        10 * MIB, "Of stdout and of stderr, this much is kept in a run's result: head and tail.", _ge(1024)
-    )
     approval_seconds: float = _setting(300.0, "A permission request without an answer is denied after this.", _POSITIVE)
     restart_policy: RestartPolicy = _setting(
         "fail",

@@ -90,7 +90,9 @@ class RunExecutor:
             batch = batch[:-1]
         self._started = self._started or bool(batch)
         if batch:
-            await self._journal.append(batch, born=trio.current_time())
+            # When the oldest line of the batch was read, on the clock that latencies are measured with.
+            waited = (datetime.now(UTC) - batch[0].timestamp).total_seconds()
+            await self._journal.append(batch, born=trio.current_time() - waited)
 
     async def finish(
         self, outcome: ExecutionResult | AgentstreamError, order: WorkOrder, events: Sequence[Event]
