@@ -66,8 +66,8 @@ class Gate:
 
     # --- who -------------------------------------------------------------------------------------------------------
 
-    def check_host(self, request: Request) -> None:
-        """Raise `Forbidden` unless the request names us."""
+    def check_door(self, request: Request) -> None:
+        """Raise `Forbidden` unless the request names us, and comes from no foreign page, whatever it asks for."""
         hosts = request.headers.getlist("host")
         server = request.scope.get("server")
         check_host(
@@ -76,6 +76,9 @@ class Gate:
             secure=request.scope["scheme"] == "https",
             rules=self.rules,
         )
+        for origin in request.headers.getlist("origin"):
+            # Whether one is needed is only known where a token is: see `admit`.
+            check_origin(origin, host=hosts[0], fetch_site=None, has_token=True, rules=self.rules)
 
     def admit(self, request: Request, scope: Scope, *, token_in_query: bool = False) -> Principal:
         """The caller. Raises `RateLimited`, `Unauthorized` or `Forbidden`."""

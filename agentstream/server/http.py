@@ -125,7 +125,7 @@ def make_app(
 
 @attrs.frozen
 class _Wrapper:
-    """Around every request: its id, the Host, the headers of every answer, a log line and a count."""
+    """Around every request: its id, Host and Origin, the headers of every answer, a log line and a count."""
 
     _app: ASGIApp
     _gate: Gate
@@ -153,7 +153,7 @@ class _Wrapper:
 
         try:
             try:
-                self._gate.check_host(request)
+                self._gate.check_door(request)
             except Forbidden as error:
                 refused = problem(error, notes.request_id, redactor=self._gate.parts.redactor)
                 await refused(scope, receive, send_with_headers)
