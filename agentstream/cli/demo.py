@@ -13,6 +13,7 @@ import click
 from agentstream import config
 from agentstream.cli import screen, watching
 from agentstream.client import connect
+from agentstream.client.nursery import open_helpers
 from agentstream.daemon import Listening
 from agentstream.model.orders import WorkOrderRequest, WorkspaceSource
 
@@ -51,7 +52,9 @@ async def show(listening: Listening) -> None:
     shown = screen.choose(as_json=False, several=False, keys=False)
     async with connect(daemon.url, daemon.token, on_retry=partial(watching.tell_retry, shown)) as client:
         work_order_id = await client.submit(request)
-        with shown:
-            await watching.Follower(client, shown).one(work_order_id, 0)
+        async with open_helpers() as nursery:
+            with shown:
+                watching.attend(nursery, shown, None)
+                await watching.Follower(client, shown).one(work_order_id, 0)
     click.echo("\nThe demo run has ended; the daemon stays up. Ctrl-C stops it.")
     sys.stdout.flush()

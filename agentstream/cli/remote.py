@@ -143,7 +143,7 @@ async def _watch(
 @click.command("list")
 @click.option("--status", type=click.Choice(list(STATUS_STYLES)), help="Only these.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many, the newest."
+    "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="At most so many, the newest."
 )
 @json_option
 @daemon_options

@@ -102,10 +102,10 @@ class PlainScreen(_Base):
     def __init__(self, *, several: bool) -> None:
         super().__init__()
         self._several = several
-        self._console = console(sys.stdout)
 
     def show(self, event: Event, text: str) -> None:
-        self._console.print(_stamped(event, several=self._several), soft_wrap=True)
+        # Not through rich, which would lay out what is not to be laid out, in as much time again.
+        print(_stamped(event, several=self._several).plain, flush=True)
 
 
 class LiveScreen(_Base):

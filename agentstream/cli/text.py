@@ -24,7 +24,8 @@ _JSON_ESCAPES: Final[dict[int, str]] = {code: f"\\u{code:04x}" for code in _PICT
 
 def safe(text: str) -> str:
     """``text`` without anything that a terminal would obey. Newlines and tabs stay."""
-    return text.replace("\r\n", "\n").translate(_PICTURES)
+    # Everything in the table is unprintable, and most text isn't.
+    return text if text.isprintable() else text.replace("\r\n", "\n").translate(_PICTURES)
 
 
 def safe_json(text: str) -> str:

@@ -67,7 +67,8 @@ def test_a_reader_that_had_enough_stops_the_agent(tmp_path: Path) -> None:
     with program.start("run", script, "--agent", "command", home=tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.readline()
+        while "again" not in process.stdout.readline():
+            pass
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=program.PATIENCE) == 1
