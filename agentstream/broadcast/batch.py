@@ -40,7 +40,7 @@ class Chunk:
 class Batch:
     """Consecutive records of the journal, with ephemeral ones in their places."""
 
-    __slots__ = ("_chunks", "_frames", "by_id", "first", "has_created", "last", "records")
+    __slots__ = ("_frames", "by_id", "chunks", "first", "has_created", "last", "records")
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
@@ -55,7 +55,8 @@ class Batch:
             if record.type == CREATED:
                 self.has_created = True
         self._frames: dict[int, bytes] = {}
-        self._chunks: dict[Wish, Chunk | None] = {}
+        #: What `chunk` has made so far.
+        self.chunks: dict[Wish, Chunk | None] = {}
 
     def frame(self, record: Record) -> bytes:
         """The frame of a record of this batch."""
@@ -68,19 +69,19 @@ class Batch:
     def chunk(self, wish: Wish) -> Chunk | None:
         """What a subscriber with this wish gets; None: nothing."""
         try:
-            return self._chunks[wish]
+            return self.chunks[wish]
         except KeyError:
             work_order_id, unwanted = wish
             records = self.records if work_order_id == ALL else self.by_id.get(work_order_id, ())
-            chunk = self._chunks[wish] = self.join(record for record in records if record.type not in unwanted)
+            chunk = self.chunks[wish] = self.join(record for record in records if record.type not in unwanted)
             return chunk
 
     def announcements(self) -> Chunk | None:
         """What somebody without a subscription gets."""
         key: Wish = ("", frozenset())
-        if key not in self._chunks:
-            self._chunks[key] = self.join(record for record in self.records if record.type == CREATED)
-        return self._chunks[key]
+        if key not in self.chunks:
+            self.chunks[key] = self.join(record for record in self.records if record.type == CREATED)
+        return self.chunks[key]
 
     def join(self, records: Iterable[Record]) -> Chunk | None:
         """Any records of this batch as one chunk."""

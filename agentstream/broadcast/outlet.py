@@ -103,20 +103,18 @@ class Outlet(trio.abc.Stream):
 
     def put(self, data: bytes, chunk: Chunk | None = None) -> None:
         """Write whole frames now, or as soon as can be. ``chunk``: they may be dropped again. Never blocks; ignored when closed."""
-        if self._ready is not None:
-            self._write_now(self._ready, data, chunk)
-        elif self._open and not self._said_goodbye:
-            self._append(data, chunk, 0)
-
-    def _write_now(self, fd: int, data: bytes, chunk: Chunk | None) -> None:
+        if self._ready is None:
+            if self._open and not self._said_goodbye:
+                self._append(data, chunk, 0)
+            return
         try:
-            written = os.write(fd, data)
+            written = os.write(self._ready, data)
         except BlockingIOError:
             written = 0
         except OSError:
             self.abort()
             return
-        if written < len(data):
+        if written != len(data):
             self._append(data, chunk, written)
 
     def _append(self, data: bytes, chunk: Chunk | None, start: int) -> None:
@@ -291,17 +289,14 @@ class Outlet(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         if not self._open:
             raise trio.ClosedResourceError("the connection was closed")
-        if self._fd is not None and not self._queue:
-            self._write_now(self._fd, bytes(data), None)
-        else:
-            self._append(bytes(data), None, 0)
+        self.put(bytes(data))
         # trio-websocket sends one frame at a time.
         if data[:1] == _CLOSE_OPCODE:
             self._said_goodbye = True
             self._look_again()
         if self._queue:
             last = self._queue[-1]
-            last.written = trio.Event()
+            last.written = last.written or trio.Event()
             await last.written.wait()
         if not self._open:
             raise trio.BrokenResourceError("the peer is gone")

@@ -91,11 +91,11 @@ class Course:
         #: What was reached when the group last caught up.
         self._after = 0
         #: The end of the last batch that came here.
-        self._served = 0
+        self.served = 0
         #: Who has pages to read, in turn: a work order id for a replay, None for the group.
         self._turns: deque[str | None] = deque()
         #: Subscriptions that need no look at single records: what they want, of batches after which ``seq``.
-        self._ready: dict[str, tuple[Wish, int]] = {}
+        self.ready: dict[str, tuple[Wish, int]] = {}
 
     # --- what is asked for ---------------------------------------------------------------------------------------
 
@@ -204,18 +204,18 @@ class Course:
         """Up to where its records have gone out. Not the head: a batch may be on its way to this connection."""
         if one.replaying:
             return max(one.after, one.floor)
-        return max(one.after, max(self._after, self._served) if self._behind is None else self._behind)
+        return max(one.after, max(self._after, self.served) if self._behind is None else self._behind)
 
     def _remainders(self) -> list[Subscription]:
         return [one for one in self._subscriptions.values() if one.remainder]
 
     def _changed(self) -> None:
-        self._ready = {}
+        self.ready = {}
         if self._behind is not None or (ALL in self._subscriptions and len(self._subscriptions) > 1):
             return
         for key, one in self._subscriptions.items():
             if not (one.replaying or one.limiter is not None):
-                self._ready[key] = (key, one.unwanted), max(one.after, self._after)
+                self.ready[key] = (key, one.unwanted), max(one.after, self._after)
 
     # --- live ------------------------------------------------------------------------------------------------------
 
@@ -225,14 +225,14 @@ class Course:
         ``only``: the one of this connection's subscriptions that the batch concerns; None when it concerns several. Raises `Mixed`
         where records must be looked at one by one: then ask `choose`.
         """
-        ready = self._ready.get(only) if only is not None else None
+        ready = self.ready.get(only or "")
         if ready is not None and batch.first > ready[1]:
-            self._served = batch.last or self._served
+            self.served = batch.last or self.served
             return batch.chunk(ready[0])
         if self._behind is not None:
             return None
         if not self._subscriptions and batch.first > self._after:
-            self._served = batch.last or self._served
+            self.served = batch.last or self.served
             return batch.announcements()
         raise Mixed
 
@@ -241,7 +241,7 @@ class Course:
         if self._behind is not None:
             return []
         self._settle(batch.first)
-        self._served = batch.last or self._served
+        self.served = batch.last or self.served
         out: list[Record | Notice] = []
         for record in batch.records:
             if record.seq is None or record.seq > self._after:
