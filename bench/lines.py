@@ -53,8 +53,7 @@ async def whole_way(data: bytes) -> float:
 
     async def publish(records: Sequence[Record]) -> None:
         nonlocal framed
-        batch = Batch(records)
-        chunk = batch.chunk("w", frozenset())
+        chunk = Batch(records).join(records)
         framed += 0 if chunk is None else len(chunk.lengths)
 
     request = RunRequest(prompt="p", cwd="/", work_order_id="w", run_id="r")

@@ -4,6 +4,9 @@ At this pace nothing can be coalesced: whoever delivers at once makes a system c
 therefore a program that does nothing but `write()` the same bytes to as many sockets. Ours comes with an append for each event
 (a transaction each, in the writer thread), with what is due appended together, and without the journal, which compares fan-out
 alone.
+
+A server that needs longer than the pace gives (the last column) was behind, and what is behind is sent together by ours: its
+CPU per delivery is then that of a burst, not of the pace.
 """
 
 from __future__ import annotations
@@ -22,16 +25,16 @@ def run(
     found, absent = contestants(peers, floor)
     best = interleaved(found, rounds, clients=clients, events=events, rate=rate, size=size)
     base = best[floor].cpu_us
-    rows = [
-        (name, number(one.cpu_us), number(one.cpu_us / base), f"{one.cpu / one.seconds:.0%}")
-        for name, one in best.items()
-    ]
+    rows = [(name, number(one.cpu_us), number(one.cpu_us / base), number(one.seconds)) for name, one in best.items()]
     with_journal, without = best[BATCH].cpu_us, best["agentstream, no journal"].cpu_us
+    single = best["agentstream, one by one"].cpu_us
     goals = [
         Goal(
             what=f"a: paced to {clients}: CPU per delivery at most 1.25 times the bare loop",
-            reached=f"{number(with_journal / base)} times with the journal, {number(without / base)} without",
-            met=with_journal / base <= 1.25,
+            reached=f"{number(single / base)} times appended one by one, {number(with_journal / base)} times where what was "
+            f"due went together, {number(without / base)} times one by one without the journal",
+            # Only in all three: what goes together needs fewer system calls than the bare loop makes.
+            met=max(single, with_journal, without) / base <= 1.25,
         )
     ]
     peers_there = [name for name in (NODE, "websockets") if name in best]
@@ -48,7 +51,7 @@ def run(
         name="paced",
         title=f"a. {rate:,} events a second to {clients} subscribers",
         story=__doc__ or "",
-        columns=("", "CPU us each", "times the bare loop", "of one core"),
+        columns=("", "CPU us each", "times the bare loop", f"seconds for {events:,} events"),
         rows=rows,
         unit="CPU microseconds per delivery, less is better",
         bars=[(name, one.cpu_us) for name, one in best.items()],

@@ -1,6 +1,7 @@
 /* The least that a fan-out can cost: one write(2) for each event and socket. argv is EVENTS RATE SIZE SUBSCRIBERS; the
    protocol is told in bench/duel.py. Sockets block, so a burst is as fast as the slowest reader. */
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,8 @@ int main(int argc, char **argv) {
     for (long i = 0; i < n; i++) {
         const char *hello = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
         sockets[i] = accept(listener, 0, 0);
+        /* As every WebSocket server does; with Nagle's algorithm most of these writes would send nothing. */
+        setsockopt(sockets[i], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         if (read(sockets[i], line, sizeof line) <= 0 || write(sockets[i], hello, strlen(hello)) < 0) return 1;
     }
     memset(frame, 'x', size + 4);

@@ -11,6 +11,7 @@ print(listener.getsockname()[1], flush=True)
 sockets = []
 for _ in range(count):
     sock, _ = listener.accept()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.recv(4096)
     sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
     sockets.append(sock)
