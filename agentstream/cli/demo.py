@@ -52,8 +52,8 @@ async def show(listening: Listening) -> None:
     shown = screen.choose(as_json=False, several=False, keys=False)
     async with connect(daemon.url, daemon.token, on_retry=partial(watching.tell_retry, shown)) as client:
         work_order_id = await client.submit(request)
-        async with open_helpers() as nursery:
-            with shown:
+        with shown:
+            async with open_helpers() as nursery:
                 watching.attend(nursery, shown, None)
                 await watching.Follower(client, shown).one(work_order_id, 0)
     click.echo("\nThe demo run has ended; the daemon stays up. Ctrl-C stops it.")

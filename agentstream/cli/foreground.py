@@ -15,6 +15,8 @@ from agentstream.client.nursery import open_helpers
 from agentstream.errors import ExecutionCancelled
 from agentstream.model import wire
 from agentstream.model.events import Decision, Event
+from agentstream.redaction import Redactor, secrets_in
+from agentstream.settings import Settings
 
 if TYPE_CHECKING:
     from agentstream.runs.driver import Driver
@@ -37,15 +39,10 @@ def run(prompt: str, agent_type: str, cwd: str, config_file: str | None, as_json
     PROMPT says what it should do; - reads it from standard input. Exit status: 0 succeeded, 1 failed, 130 canceled. Ctrl-C stops
     the agent and everything it started.
     """
-    # Here, since the commands that only talk to a daemon start faster without the run nursery.
-    from agentstream.runs.driver import driver_for
-
     with shell.clear_errors():
         settings = config.load({"runs.workspace_roots": (cwd,)}, toml_path=config_file)
         config.check_agents(settings, [agent_type, *settings.agents])
-        agent = settings.agents.get(agent_type)
-        commands = {agent_type: agent.command} if agent and agent.command else {}
-        driver = driver_for(agent_type, commands=commands, env=agent.env if agent else None)
+        driver = _driver(agent_type, settings)
     can_ask = not as_json and keys.is_interactive()
     request = RunRequest(
         prompt=shell.prompt_text(prompt),
@@ -55,24 +52,58 @@ def run(prompt: str, agent_type: str, cwd: str, config_file: str | None, as_json
         idle_timeout_seconds=settings.runs.idle_timeout_seconds,
         ask_approvals=can_ask and driver.capabilities().approvals,
     )
-    shell.run(_execute, driver, request, as_json=as_json, can_ask=can_ask)
+    shell.run(_execute, driver, request, _redactor(agent_type, settings), as_json=as_json, can_ask=can_ask)
 
 
-async def _execute(driver: Driver, request: RunRequest, *, as_json: bool, can_ask: bool) -> int:
+def _driver(agent_type: str, settings: Settings) -> Driver:
+    """As the daemon would make it, with the same limits and sandbox; only a cgroup of its own is for services."""
+    # Here, since the commands that only talk to a daemon start faster without the run nursery.
+    from agentstream.agents.registry import registry
+    from agentstream.runs.cgroup import enforce
+    from agentstream.runs.driver import Driver
+    from agentstream.runs.sandbox import open_sandbox
+    from agentstream.runs.spec import RunLimits
+
+    agent = settings.agents.get(agent_type)
+    adapter = registry({agent_type: agent.command} if agent and agent.command else {}).get(agent_type)
+    resources, _ = enforce(settings.limits, None)
+    limits = RunLimits(
+        max_output_bytes=settings.limits.output_bytes,
+        approval_timeout=settings.runs.approval_seconds,
+        resources=resources,
+    )
+    data_dir = settings.server.data_dir
+    sandbox = None
+    if settings.sandbox.enabled:
+        sandbox = open_sandbox(settings.sandbox, hidden=[data_dir] if data_dir.exists() else [])
+    return Driver(adapter, env=agent.env if agent else None, limits=limits, sandbox=sandbox)
+
+
+def _redactor(agent_type: str, settings: Settings) -> Redactor:
+    """What is printed here often ends in somebody's log."""
+    patterns = settings.security.redact_variables
+    secrets = secrets_in(config.process_environment(), patterns)
+    if (agent := settings.agents.get(agent_type)) is not None:
+        secrets |= secrets_in(agent.env, patterns)
+    return Redactor(secrets)
+
+
+async def _execute(driver: Driver, request: RunRequest, redactor: Redactor, *, as_json: bool, can_ask: bool) -> int:
     shown = screen.choose(as_json=as_json, several=False, keys=can_ask)
 
     def show(event: Event) -> None:
         shown.show(event, wire.to_json(event).decode())
 
-    executor = (prepared := driver.prepare(request, show)).executor
+    prepared = driver.prepare(request, show, redact=redactor.data)
+    executor = prepared.executor
 
     async def resolve(request_id: str, decision: Decision) -> None:
         await executor.resolve_approval(request_id, decision)
 
-    async with open_helpers() as nursery:
-        # Instead of cancelling us from outside: so the agent's last events are still seen, and `run_canceled` after them.
-        await nursery.start(shell.on_signal, partial(executor.cancel, "stopped by a signal"))
-        with shown:
+    with shown:
+        async with open_helpers() as nursery:
+            # Instead of cancelling us from outside: so the agent's last events are still seen, and `run_canceled` after them.
+            await nursery.start(shell.on_signal, partial(executor.cancel, "stopped by a signal"))
             watching.attend(nursery, shown, resolve if request.ask_approvals else None)
             try:
                 result = await prepared.execute()

@@ -122,7 +122,7 @@ async def _watch(
     can_ask = not as_json and keys.is_interactive()
     shown = screen.choose(as_json=as_json, several=target is None, keys=can_ask)
     retry = partial(watching.tell_retry, shown)
-    async with connect(daemon.url, daemon.token, on_retry=retry) as client, open_helpers() as nursery:
+    async with connect(daemon.url, daemon.token, on_retry=retry) as client:
 
         async def resolve(request_id: str, decision: Decision) -> None:
             await client.resolve_approval(request_id, decision)
@@ -131,10 +131,11 @@ async def _watch(
         if isinstance(target, WorkOrderRequest):
             target = await client.submit(target)
         with shown:
-            watching.attend(nursery, shown, resolve if can_ask else None)
-            if target is None:
-                return await follower.all(since)
-            return await follower.one(target, since or 0)
+            async with open_helpers() as nursery:
+                watching.attend(nursery, shown, resolve if can_ask else None)
+                if target is None:
+                    return await follower.all(since)
+                return await follower.one(target, since or 0)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------

@@ -85,6 +85,30 @@ def test_settings_may_replace_the_program(tmp_path: Path) -> None:
     assert '"content":"instead of the script"' in out
 
 
+def test_limits_and_sandbox_of_the_settings_hold_here_too(tmp_path: Path) -> None:
+    settings = tmp_path / "a.toml"
+    settings.write_text("[limits]\nopen_files = 77\n")
+    arguments = ["--agent", "command", "--config", str(settings), "--json"]
+    _, out, _ = program.run("run", "ulimit -n", *arguments, home=tmp_path)
+    assert '"content":"77"' in out
+
+    settings.write_text("[sandbox]\nenabled = true\n")
+    workspace = tmp_path / "work"
+    workspace.mkdir()
+    script = f"echo in > inside; echo out > {tmp_path}/outside"
+    status, _, err = program.run("run", script, *arguments, home=tmp_path, cwd=workspace)
+    assert not (tmp_path / "outside").exists()
+    # Where no sandbox can be made nothing is started at all.
+    assert (workspace / "inside").exists() or (status == 1 and "sandbox" in err)
+
+
+def test_secrets_of_the_environment_are_not_printed(tmp_path: Path) -> None:
+    file = tmp_path / "what"
+    file.write_text("the key is s3cret-s3cret-s3cret")
+    _, out, _ = program.run("run", "cat what", "--agent", "command", home=tmp_path, MY_API_KEY="s3cret-s3cret-s3cret")
+    assert "the key is [redacted:MY_API_KEY]" in out
+
+
 def test_an_agent_that_is_not_installed_says_what_to_do(tmp_path: Path) -> None:
     settings = tmp_path / "a.toml"
     settings.write_text('[agents.claude-code]\ncommand = ["/no/such/claude"]\n')
