@@ -11,6 +11,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
+from uuid import uuid4
 
 import attrs
 
@@ -34,7 +35,8 @@ class RunRequest:
     #: Absolute path of the workspace, which exists.
     cwd: str
     work_order_id: str = "adhoc"
-    run_id: str = "adhoc"
+    #: Unique: processes that were left behind are found by it.
+    run_id: str = attrs.field(factory=lambda: f"run-{uuid4().hex[:16]}")
     model: str | None = None
     max_turns: int | None = None
     permission_mode: str | None = None
