@@ -5,6 +5,7 @@ Whoever opened it, an address that lets strangers in is refused (`settings.check
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Mapping
@@ -53,16 +54,26 @@ class Doorway:
 
 
 async def open_doorway(server: ServerSettings, environ: Mapping[str, str], tls: ssl.SSLContext | None) -> Doorway:
-    """Listen. Raises `ConfigError` for a handed-over address that would let strangers in, and OSError."""
+    """Listen. Raises `ConfigError` for an address that can't be listened on, or that was handed over and would let strangers in."""
     given = handed_over(environ)
     if given:
         server = _as_given(server, given)
         plain = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in given]
         listeners: list[Listener] = [trio.SSLListener(one, tls, https_compatible=True) if tls else one for one in plain]
-    elif server.unix is not None:
-        listeners = [await open_unix(server.unix)]
     else:
-        listeners = [*await open_tcp(server.host, server.port, tls)]
+        where = str(server.unix) if server.unix is not None else f"{server.host}:{server.port}"
+        try:
+            if server.unix is not None:
+                listeners = [await open_unix(server.unix)]
+            else:
+                listeners = [*await open_tcp(server.host, server.port, tls)]
+        except OSError as error:
+            advice = (
+                "stop who listens there, or choose another one"
+                if error.errno == errno.EADDRINUSE
+                else "choose another one"
+            )
+            raise ConfigError(f"can't listen on {where}: {(error.strerror or str(error)).lower()}; {advice}") from error
     port = _port(_socket(listeners[0]))
     host = f"[{server.host}]" if ":" in server.host else server.host
     url = f"unix:{server.unix}" if port is None else f"{'https' if tls else 'http'}://{host}:{port}"

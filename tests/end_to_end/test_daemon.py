@@ -145,6 +145,13 @@ def test_one_data_directory_takes_one_daemon(tmp_path: Path) -> None:
             Daemon(tmp_path).start()
 
 
+def test_an_address_that_is_taken_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "a") as first:
+        port = first.address.rpartition(":")[2]
+        with pytest.raises(AssertionError, match="stop who listens there, or choose another one"):
+            Daemon(tmp_path / "b", "--port", port).start()
+
+
 def test_a_stopped_subscriber_delays_nobody(daemon: Daemon) -> None:
     with daemon, daemon.subscriber() as slow, daemon.subscriber() as quick:
         slow.subscribe("f")
