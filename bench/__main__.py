@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import burst, growth, hotpath, latency, lines, paced
+from bench import burst, growth, hotpath, latency, lines, paced, replay
 from bench.peers import Peers
 from bench.report import Goal, Result, write
 
@@ -26,6 +26,7 @@ WORKLOADS: dict[str, tuple[Callable[..., Result], dict[str, Any]]] = {
     "latency": (latency.run, {"runs": 1, "lines": 5, "clients": 2, "rounds": 1}),
     "lines": (lines.run, {"lines": 100, "rounds": 1}),
     "growth": (growth.run, {"events": 1000, "appends": 20}),
+    "replay": (replay.run, {"events": 2000}),
     "hotpath": (hotpath.run, {"times": 200}),
 }
 NOT_MEASURED = [

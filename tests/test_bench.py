@@ -26,7 +26,7 @@ def bench(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("workload", ["burst", "paced", "latency", "lines", "growth", "hotpath"])
+@pytest.mark.parametrize("workload", ["burst", "paced", "latency", "lines", "growth", "replay", "hotpath"])
 def test_a_workload_runs_and_tells_ratios_and_who_is_absent(workload: str, tmp_path: Path) -> None:
     told = bench("--only", workload, "--node-modules", str(tmp_path), "--docs", str(tmp_path))
     # Without ws the relay of the latency is absent, and there is nobody else to compare with.
