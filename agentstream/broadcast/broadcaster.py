@@ -143,11 +143,8 @@ class EventBroadcaster(Emitter):
         del self._all[subscriber]
         if subscriber.outlet.stalled:
             self._stalled += 1
-        for work_order_id in (
-            [key for key, those in self._index.items() if subscriber in those] if len(subscriber.course) else ()
-        ):
-            self._leave(work_order_id, subscriber)
         for subscription in subscriber.course.subscriptions():
+            self._leave(subscription.work_order_id, subscriber)
             self._want_deltas(subscription.work_order_id, subscriber, False)
 
     def subscribe(

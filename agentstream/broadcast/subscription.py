@@ -22,7 +22,6 @@ point where it is: else its unsent events would be a hole in ``"*"``, or its sen
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
@@ -93,7 +92,7 @@ class Course:
         #: The end of the last batch that came here.
         self.served = 0
         #: Who has pages to read, in turn: a work order id for a replay, None for the group.
-        self._turns: deque[str | None] = deque()
+        self._turns: list[str | None] = []
         #: Subscriptions that need no look at single records: what they want, of batches after which ``seq``.
         self.ready: dict[str, tuple[Wish, int]] = {}
 
@@ -305,8 +304,8 @@ class Course:
         """
         if not self._turns:
             return None
-        turn = self._turns[0]
-        self._turns.rotate(-1)
+        turn = self._turns.pop(0)
+        self._turns.append(turn)
         if turn is not None:
             one = self._subscriptions[turn]
             return Read(one, one.after, head, None if turn == ALL else (turn,), (turn,))

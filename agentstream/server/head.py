@@ -103,22 +103,28 @@ class Replayed(trio.abc.HalfCloseableStream):
     """A connection whose first bytes were looked at already.
 
     Sending is given up, and the connection reset, when the peer takes nothing for ``stall_limit`` seconds: Hypercorn sends under a
-    shield, where no timeout of anybody else reaches it.
+    shield, where no timeout of anybody else reaches it. It also sends from two tasks when a request goes wrong behind its head
+    (the refusal, and the application's answer), hence the lock.
     """
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], head: bytes, stall_limit: float):
+    def __init__(
+        self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], head: RequestHead, stall_limit: float
+    ) -> None:
         self._stream = stream
-        self._head = head
+        #: The first request. Who has no more use for it sets it to None: ten thousand idle connections need no heads.
+        self.head: RequestHead | None = head
+        self._again = head.raw
         self._stall_limit = stall_limit
+        self._sending = trio.Lock()
         if isinstance(stream, trio.SocketStream):
             #: Only a connection without TLS has its bytes on the socket.
             self.socket = stream.socket
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """First what was read already."""
-        if self._head:
+        if self._again:
             await trio.lowlevel.checkpoint()
-            first, self._head = self._head[:max_bytes], self._head[max_bytes:] if max_bytes is not None else b""
+            first, self._again = self._again[:max_bytes], self._again[max_bytes:] if max_bytes is not None else b""
             return first
         return await self._stream.receive_some(max_bytes)
 
@@ -126,9 +132,10 @@ class Replayed(trio.abc.HalfCloseableStream):
         """Send, as long as the peer takes something now and then. Raises `trio.BrokenResourceError` otherwise."""
         view = memoryview(data)
         try:
-            for start in range(0, max(len(view), 1), _SEND):
-                with trio.fail_after(self._stall_limit):
-                    await self._stream.send_all(view[start : start + _SEND])
+            async with self._sending:
+                for start in range(0, max(len(view), 1), _SEND):
+                    with trio.fail_after(self._stall_limit):
+                        await self._stream.send_all(view[start : start + _SEND])
         except trio.TooSlowError:
             self.abort()
             raise trio.BrokenResourceError("the peer took nothing for too long") from None
@@ -174,7 +181,7 @@ class ReplayedTLS(Replayed):
 
 
 def replayed(
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], head: bytes, *, stall_limit: float
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], head: RequestHead, *, stall_limit: float
 ) -> Replayed:
     """`Replayed`, or its TLS variant."""
     kind = Replayed if isinstance(stream, trio.SocketStream) else ReplayedTLS

@@ -53,8 +53,8 @@ AnyStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 class WebSocketSide(Protocol):
     """Who serves ``/ws``; `agentstream.server.websocket.WebSocketServer`."""
 
-    async def serve(self, stream: Replayed, head: RequestHead) -> None:
-        """One connection, until it ends. The stream is closed by the caller."""
+    async def serve(self, stream: Replayed) -> None:
+        """One connection, until it ends: ``stream.head`` is its request. The stream is closed by the caller."""
 
     async def close(self, grace: float) -> None:
         """Send everybody what waits for them and close code 1001; drop after ``grace`` seconds who is left."""
@@ -217,16 +217,51 @@ class Door:
 
     async def _connection(self, entrance: Entrance, stream: AnyStream) -> None:
         try:
-            head = await self._head(stream)
-            if head is not None:
-                await self._route(entrance, stream, head)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            again = await self._welcome(entrance, stream)
+            if again is not None:
+                await self._serve(again)
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             # The peer went away: nobody is left to tell.
             pass
-        except Exception:
+        except* Exception:
             log.exception("a connection failed")
         finally:
             await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: Replayed) -> None:
+        self._streams.add(stream)
+        try:
+            if stream.head is not None and stream.head.is_websocket:
+                await self._websocket.serve(stream)
+            else:
+                stream.head = None
+                # As Hypercorn's own worker does for each connection. The state is what ASGI's lifespan would have filled.
+                await TCPServer(
+                    self._app, self._hypercorn, self._context, {}, cast("trio.SSLStream[trio.SocketStream]", stream)
+                )
+        finally:
+            self._streams.discard(stream)
+
+    async def _welcome(self, entrance: Entrance, stream: AnyStream) -> Replayed | None:
+        """Look at the first request; None: it is answered already, or there is none."""
+        head = await self._head(stream)
+        if head is None:
+            return None
+        if head.is_websocket:
+            hosts = head.values(b"host")
+            if len(hosts) != 1 or not entrance.host_allowed(hosts[0]):
+                await _refuse(
+                    stream,
+                    403,
+                    "FORBIDDEN",
+                    "this Host is not served here; use the address that the daemon listens on, or add the name to "
+                    "server.allowed_hosts",
+                )
+                return None
+            if head.path != "/ws":
+                await _refuse(stream, 404, "NOT_FOUND", "the WebSocket is at /ws")
+                return None
+        return replayed(stream, head, stall_limit=self._stall_limit)
 
     async def _head(self, stream: AnyStream) -> RequestHead | None:
         scope = trio.CancelScope(deadline=trio.current_time() + self._head_seconds)
@@ -244,34 +279,6 @@ class Door:
         finally:
             del self._half_open[scope]
         return None
-
-    async def _route(self, entrance: Entrance, stream: AnyStream, head: RequestHead) -> None:
-        if head.is_websocket:
-            hosts = head.values(b"host")
-            if len(hosts) != 1 or not entrance.host_allowed(hosts[0]):
-                await _refuse(
-                    stream,
-                    403,
-                    "FORBIDDEN",
-                    "this Host is not served here; use the address that the daemon listens on, or add the name to "
-                    "server.allowed_hosts",
-                )
-                return
-            if head.path != "/ws":
-                await _refuse(stream, 404, "NOT_FOUND", "the WebSocket is at /ws")
-                return
-        again = replayed(stream, head.raw, stall_limit=self._stall_limit)
-        self._streams.add(again)
-        try:
-            if head.is_websocket:
-                await self._websocket.serve(again, head)
-            else:
-                # As Hypercorn's own worker does for each connection. The state is what ASGI's lifespan would have filled.
-                await TCPServer(
-                    self._app, self._hypercorn, self._context, {}, cast("trio.SSLStream[trio.SocketStream]", again)
-                )
-        finally:
-            self._streams.discard(again)
 
 
 async def _refuse(stream: AnyStream, status: int, code: str, message: str) -> None:

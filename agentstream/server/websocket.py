@@ -105,6 +105,7 @@ class WebSocketServer:
         self.authenticator = authenticator
         self.origin_allowed = origin_allowed
         self.limits = limits or WebSocketLimits()
+        self.rate = RateLimiter(self.limits.messages_per_second, self.limits.message_burst)
         self._connections: dict[_Connection, None] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -115,8 +116,8 @@ class WebSocketServer:
             task_status.started()
             await self._heartbeat()
 
-    async def serve(self, stream: Replayed, head: RequestHead) -> None:
-        """One connection, until it ends. The stream is closed by the caller."""
+    async def serve(self, stream: Replayed) -> None:
+        """One connection, until it ends: ``stream.head`` is its request. The stream is closed by the caller."""
         if self._nursery is None:
             raise RuntimeError("WebSocketServer.run is not running")
         try:
@@ -127,7 +128,7 @@ class WebSocketServer:
                     connection = _Connection(self, outlet, websocket, self._nursery)
                     self._connections[connection] = None
                     try:
-                        await connection.run(head)
+                        await connection.run(stream)
                     finally:
                         del self._connections[connection]
                 nursery.cancel_scope.cancel()
@@ -194,10 +195,12 @@ class _Connection:
 
     # --- coming in ---------------------------------------------------------------------------------------------------
 
-    async def run(self, head: RequestHead) -> None:
+    async def run(self, stream: Replayed) -> None:
         """From the handshake to the end."""
         try:
-            refusal = await self._admit(head)
+            assert stream.head is not None
+            refusal = await self._admit(stream.head)
+            stream.head = None
             if refusal is not None:
                 if isinstance(refusal, Unauthorized):
                     self._say(error_message(refusal, None))
@@ -253,13 +256,11 @@ class _Connection:
     # --- talking -----------------------------------------------------------------------------------------------------
 
     async def _listen(self, subscriber: Subscriber) -> None:
-        limits = self.server.limits
         lanes = Lanes(self.server.orchestration, self.nursery, self._say)
-        rate = RateLimiter(limits.messages_per_second, limits.message_burst, max_clients=1)
         while True:
             text = await self.websocket.get_message()
             try:
-                message = _message(text, rate.take("", trio.current_time()))
+                message = _message(text, self.server.rate.take(str(self.websocket), trio.current_time()))
                 refusal = await self._handle(message, subscriber, lanes)
             except AgentstreamError as error:
                 self._say(error_message(error, _id_of(text)))
