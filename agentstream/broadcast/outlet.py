@@ -88,6 +88,7 @@ class Outlet(trio.abc.Stream):
         self.last_received = trio.current_time()
         #: The peer took nothing for the stall limit.
         self.stalled = False
+        self._receiving = trio.Lock()
 
     @property
     def open(self) -> bool:
@@ -308,19 +309,21 @@ class Outlet(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """What the peer sent."""
-        data = await self._stream.receive_some(max_bytes)
+        async with self._receiving:
+            data = await self._stream.receive_some(max_bytes)
         self.last_received = trio.current_time()
         return data
 
     async def linger(self, seconds: float) -> None:
         """Let the peer read what was sent last: end our side, and throw away what still comes until it ends its own.
 
-        Closing with bytes unread would reset the connection, and the reset overtakes what was sent. Nobody else may be reading.
+        Closing with bytes unread would reset the connection, and the reset overtakes what was sent. trio-websocket may still be
+        reading, once: it looks whether it should only before it handles what it has read, not before it reads on.
         """
         with trio.move_on_after(seconds), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             if isinstance(self._stream, trio.abc.HalfCloseableStream):
                 await self._stream.send_eof()
-            while await self._stream.receive_some(_LINGER_BYTES):
+            while await self.receive_some(_LINGER_BYTES):
                 pass
 
     async def aclose(self) -> None:

@@ -103,8 +103,8 @@ class Replayed(trio.abc.HalfCloseableStream):
     """A connection whose first bytes were looked at already.
 
     Sending is given up, and the connection reset, when the peer takes nothing for ``stall_limit`` seconds: Hypercorn sends under a
-    shield, where no timeout of anybody else reaches it. It also sends from two tasks when a request goes wrong behind its head
-    (the refusal, and the application's answer), hence the lock.
+    shield, where no timeout of anybody else reaches it. It also ends our side while the application still sends, when a request
+    goes wrong behind its head; hence the lock.
     """
 
     def __init__(
@@ -147,7 +147,8 @@ class Replayed(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End our side, where the stream underneath can: TLS can't."""
         if isinstance(self._stream, trio.SocketStream):
-            await self._stream.send_eof()
+            async with self._sending:
+                await self._stream.send_eof()
         else:
             await trio.lowlevel.checkpoint()
 

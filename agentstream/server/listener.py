@@ -261,6 +261,10 @@ class Door:
             if head.path != "/ws":
                 await _refuse(stream, 404, "NOT_FOUND", "the WebSocket is at /ws")
                 return None
+            if not all(value.isascii() for _, value in head.headers):
+                # wsproto reads some of them as ASCII, without looking whether they are.
+                await _refuse(stream, 400, "INVALID_MESSAGE", "a handshake has nothing but ASCII in its headers")
+                return None
         return replayed(stream, head, stall_limit=self._stall_limit)
 
     async def _head(self, stream: AnyStream) -> RequestHead | None:
