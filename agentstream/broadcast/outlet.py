@@ -88,6 +88,9 @@ class Outlet(trio.abc.Stream):
         self.last_received = trio.current_time()
         #: The peer took nothing for the stall limit.
         self.stalled = False
+        #: Bytes that came since whoever reads the messages set it to zero, and how many may: then the connection is reset.
+        self.unheard = 0
+        self.max_unheard: int | None = None
         self._receiving = trio.Lock()
 
     @property
@@ -312,6 +315,10 @@ class Outlet(trio.abc.Stream):
         async with self._receiving:
             data = await self._stream.receive_some(max_bytes)
         self.last_received = trio.current_time()
+        self.unheard += len(data)
+        if self.max_unheard is not None and self.unheard > self.max_unheard:
+            self.abort()
+            raise trio.BrokenResourceError("the peer sends and sends, and never a whole message")
         return data
 
     async def linger(self, seconds: float) -> None:

@@ -56,6 +56,9 @@ log = structlog.get_logger()
 _SUBPROTOCOL: Final = "bearer."
 #: Messages that are read ahead of their handling, so that pings are still answered meanwhile: 16 MiB at most.
 _READ_AHEAD: Final = 16
+#: So many times the largest message may come without a whole one. Pieces of a message may be empty, so that no bound on its size
+#: ends one that has no end; but one of single bytes takes seven times its size.
+_MAX_UNHEARD: Final = 2 * _READ_AHEAD
 _RECEIVE_BYTES: Final = 16 * 1024
 #: Subscriptions of one connection; who wants more wants ``*``.
 MAX_SUBSCRIPTIONS: Final = 1000
@@ -123,6 +126,7 @@ class WebSocketServer:
         try:
             async with trio.open_nursery() as nursery:
                 outlet = Outlet(stream, nursery, stall_limit=self.limits.stall_limit)
+                outlet.max_unheard = _MAX_UNHEARD * self.limits.max_message
                 websocket = await self._shake_hands(nursery, outlet)
                 if websocket is not None:
                     connection = _Connection(self, outlet, websocket, self._nursery)
@@ -259,6 +263,7 @@ class _Connection:
         lanes = Lanes(self.server.orchestration, self.nursery, self._say)
         while True:
             text = await self.websocket.get_message()
+            self.outlet.unheard = 0
             try:
                 message = _message(text, self.server.rate.take(str(self.websocket), trio.current_time()))
                 refusal = await self._handle(message, subscriber, lanes)
