@@ -109,7 +109,9 @@ def _comparable(result: ExecutionResult, stage: Stage) -> dict[str, Any]:
             filter=lambda field, _: field.name not in {"duration_ms", "session_id", "stdout", "events", "error"},
         ),
         "error": re.sub(r":\d+\)", ":PORT)", (result.error or "").replace(str(stage.directory), "")),
-        "events": [type(event) for event in result.events if not isinstance(event, _UNCOUNTED)],
+        "events": [type(event) for event in result.events if not isinstance(event, (*_UNCOUNTED, AgentError))],
+        # Some come from stderr: two pipes have no common order.
+        "errors": sorted(event.message for event in result.events if isinstance(event, AgentError)),
     }
 
 

@@ -14,6 +14,7 @@ import trio
 import trio_websocket
 from websockets.asyncio.client import connect as foreign_connect
 from websockets.exceptions import ConnectionClosed as ForeignClosed
+from websockets.sync.client import connect as blocking_connect
 
 from agentstream.model.events import AgentError, AgentOutput, AgentOutputDelta, Event, WorkOrderCreated
 from agentstream.model.orders import WorkOrder, WorkOrderRequest
@@ -388,18 +389,20 @@ async def test_a_foreign_client_gets_events_and_its_pings_answered(tmp_path: Pat
 
 async def test_a_foreign_client_whose_message_is_too_large_learns_it(tmp_path: Path) -> None:
     async with open_service(tmp_path) as service:
-
-        async def work() -> int | None:
-            headers = {"Authorization": f"Bearer {service.token}"}
-            async with foreign_connect(service.url, additional_headers=headers) as client:
+        # The one with threads: where the peer closes while much is to be sent, asyncio's transport may fail in its abort().
+        def work() -> int | None:
+            with blocking_connect(
+                service.url, additional_headers={"Authorization": f"Bearer {service.token}"}
+            ) as client:
                 try:
-                    await client.send("x" * (4 * 1024 * 1024))
-                    await client.recv()
+                    client.send("x" * (4 * 1024 * 1024))
+                    client.recv()
                 except ForeignClosed as closed:
                     return closed.rcvd.code if closed.rcvd else None
             return None
 
-        assert await _foreign(work) == 1009
+        with trio.fail_after(PATIENCE):
+            assert await trio.to_thread.run_sync(work) == 1009
 
 
 async def test_a_foreign_client_closes_cleanly(tmp_path: Path) -> None:
