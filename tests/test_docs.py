@@ -52,9 +52,13 @@ def test_every_setting_is_documented() -> None:
         assert f"`{item.name.rpartition('.')[2]}`" in text
 
 
+CONTEXT = click.Context(main)
+
+
 def commands(group: click.Group, path: str) -> list[str]:
     found: list[str] = []
-    for name, command in group.commands.items():
+    for name in group.list_commands(CONTEXT):
+        command = group.get_command(CONTEXT, name)
         found.append(f"{path} {name}")
         if isinstance(command, click.Group):
             found += commands(command, f"{path} {name}")
@@ -97,8 +101,9 @@ def test_command_lines_in_the_docs_name_commands_and_options_that_exist(path: Pa
     for line in re.findall(r"^\$ (?:sudo )?agentstream (.*)$", path.read_text(), flags=re.MULTILINE):
         words = line.split("#")[0].split()
         command: click.Command = main
-        while words and isinstance(command, click.Group) and words[0] in command.commands:
-            command = command.commands[words.pop(0)]
+        while words and isinstance(command, click.Group) and (named := command.get_command(CONTEXT, words[0])):
+            command = named
+            words.pop(0)
         assert command is not main, f"agentstream {line}"
         # What stands in for a value is no option of ours.
         options = {option for parameter in command.params for option in parameter.opts}

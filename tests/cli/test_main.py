@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -20,7 +21,7 @@ def invoke(*args: str, env: dict[str, str] | None = None) -> Result:
 
 
 def test_the_commands_are_those_of_the_protocol() -> None:
-    assert set(main.commands) == COMMANDS
+    assert set(main.list_commands(click.Context(main))) == COMMANDS
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

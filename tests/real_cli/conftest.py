@@ -1,9 +1,10 @@
 """Tests with a real agent program: they run in a child pytest inside a loopback-only namespace, and are reported here.
 
 A process can't enter a network namespace with all its threads once it has some, so the tests can't be moved; they are run where
-they belong instead. The first test marked ``real_cli`` starts one child for all the selected ones; it sends each report
-over a pipe, and the outer pytest replays it as its own. So a test here is written like any other, its body, its daemon, its
-model server and its agent all see the same 127.0.0.1, and ``-k``, ``-x`` and the summary work as ever.
+they belong instead. One child for all the selected ones begins with the first test, whatever that is, and takes the other core
+meanwhile: it needs as long as all other tests together. It sends each report over a pipe, and the outer pytest replays it as its
+own when the test's turn comes. So a test here is written like any other, its body, its daemon, its model server and its agent
+all see the same 127.0.0.1, and ``-k``, ``-x`` and the summary work as ever.
 
 Rejected: wrapping only the agent (the model server would be outside), and one child per test (a second each).
 """
@@ -20,6 +21,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 import attrs
@@ -53,17 +56,26 @@ class _Child:
             stderr=subprocess.STDOUT,
         )
         os.close(write_end)
+        #: What has come so far; None: no more will.
+        self._arrived: SimpleQueue[Any] = SimpleQueue()
+        self._receiver = Thread(target=self._receive)
+        self._receiver.start()
+
+    def _receive(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._arrived.put(pickle.load(self._reports))
+        self._arrived.put(None)
 
     def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """The reports of one test, as they come."""
-        with contextlib.suppress(EOFError):
-            while True:
-                data = pickle.load(self._reports)
-                report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
-                assert report.nodeid == item.nodeid
-                yield report
-                if report.when == "teardown":
-                    return
+        while (data := self._arrived.get()) is not None:
+            report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+            assert report.nodeid == item.nodeid
+            yield report
+            if report.when == "teardown":
+                return
+        self._arrived.put(None)
         self._output.seek(0)
         printed = self._output.read().decode(errors="replace")[-20_000:]
         yield pytest.TestReport(
@@ -79,6 +91,7 @@ class _Child:
         """Stop it, if it still runs."""
         self._process.terminate()
         self._process.wait()
+        self._receiver.join()
         self._reports.close()
         self._output.close()
 
@@ -111,15 +124,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Outside: the child begins."""
+    ours = [i for i in session.items if i.get_closest_marker("real_cli") and not i.get_closest_marker("skip")]
+    if ours and not sandbox.inside() and not session.config.option.collectonly:
+        session.stash[_CHILD] = _Child(ours)
+
+
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Outside: replay what the child reports. Inside, and for all other tests: as usual."""
     if sandbox.inside() or not item.get_closest_marker("real_cli") or item.get_closest_marker("skip"):
         return None
-    session = item.session
-    if _CHILD not in session.stash:
-        session.stash[_CHILD] = _Child([i for i in session.items if i.get_closest_marker("real_cli")])
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in session.stash[_CHILD].reports(item):
+    for report in item.session.stash[_CHILD].reports(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
