@@ -183,6 +183,30 @@ def test_memory_is_bounded(page: Page) -> None:
     assert sizes["counted"] == 75_000
 
 
+def test_a_question_that_was_asked_or_answered_meanwhile_is_newer_than_the_list_of_questions(page: Page) -> None:
+    def asked(name: str) -> dict[str, Any]:
+        return event("approval_requested", None, requestId=name, toolName="Bash", input={})
+
+    messages = [asked("early"), asked("new"), event("approval_resolved", None, requestId="early", decision="allow")]
+    open_questions = page.evaluate(
+        """async ([listed, messages]) => {
+            const store = await import('/store.js');
+            const state = store.createState();
+            const answers = [1, 2].map(() => store.askApprovals(state));
+            for (const message of messages) store.reduce(state, message);
+            const seen = [];
+            for (const answer of answers) {
+                store.putApprovals(state, answer, [listed]);
+                seen.push([...state.approvals.keys()]);
+            }
+            store.putApprovals(state, store.askApprovals(state), null);
+            return [...seen, [...state.approvals.keys()]];
+        }""",
+        [asked("early"), messages],
+    )
+    assert open_questions == [["new"]] * 3
+
+
 def test_a_gap_is_shown(page: Page) -> None:
     rows = reduced(
         page,

@@ -111,7 +111,7 @@ def _comparable(result: ExecutionResult, stage: Stage) -> dict[str, Any]:
         "error": re.sub(r":\d+\)", ":PORT)", (result.error or "").replace(str(stage.directory), "")),
         "events": [type(event) for event in result.events if not isinstance(event, (*_UNCOUNTED, AgentError))],
         # Some come from stderr: two pipes have no common order.
-        "errors": sorted(event.message for event in result.events if isinstance(event, AgentError)),
+        "errors": sorted(str(event.code) for event in result.events if isinstance(event, AgentError)),
     }
 
 

@@ -284,7 +284,13 @@ function refresh() {
 }
 
 async function loadApprovals() {
-  store.putApprovals(state, (await api.get("/approvals")).items);
+  const news = store.askApprovals(state);
+  let items = null;
+  try {
+    ({ items } = await api.get("/approvals"));
+  } finally {
+    store.putApprovals(state, news, items);
+  }
   schedule();
 }
 

@@ -13,7 +13,7 @@ export const FINAL = new Set(["succeeded", "failed", "canceled"]);
 const EARLIER_RUN_ROWS = 2_000;
 
 export function createState() {
-  return { orders: new Map(), ordersVersion: 0, approvals: new Map(), detail: null };
+  return { orders: new Map(), ordersVersion: 0, approvals: new Map(), asking: new Set(), detail: null };
 }
 
 /** Begin to look at a work order. */
@@ -105,11 +105,27 @@ function listEvent(state, event) {
   state.ordersVersion += 1;
 }
 
-/** Open questions as `GET /approvals` tells them. */
-export function putApprovals(state, requests) {
+/** Call before `GET /approvals`; give what it returns to `putApprovals`. */
+export function askApprovals(state) {
+  const news = [];
+  state.asking.add(news);
+  return news;
+}
+
+/** Open questions as `GET /approvals` told them (null: it failed). What the daemon said meanwhile is newer than its answer. */
+export function putApprovals(state, news, requests) {
+  state.asking.delete(news);
+  if (!requests) return;
   state.approvals = new Map(requests.map((request) => [request.requestId, request]));
+  for (const [id, request] of news) setApproval(state, id, request);
   state.ordersVersion += 1;
   if (state.detail) state.detail.version += 1;
+}
+
+function setApproval(state, id, request) {
+  if (request) state.approvals.set(id, request);
+  else state.approvals.delete(id);
+  for (const news of state.asking) news.push([id, request]);
 }
 
 // --- one work order ----------------------------------------------------------------------------------------------------
@@ -188,15 +204,15 @@ export function reduce(state, message, reading = false) {
       return true;
     case "approval_requested":
       // A replayed question may be answered long since; which are open is asked when the replay is over.
-      if (!history) state.approvals.set(message.requestId, message);
+      if (!history) setApproval(state, message.requestId, message);
       break;
     case "approval_resolved":
-      state.approvals.delete(message.requestId);
+      setApproval(state, message.requestId, null);
       break;
     case "run_completed":
     case "run_failed":
     case "run_canceled":
-      for (const [id, request] of state.approvals) if (request.runId === message.runId) state.approvals.delete(id);
+      for (const [id, request] of state.approvals) if (request.runId === message.runId) setApproval(state, id, null);
       break;
   }
   if (!message.workOrderId) return true;
