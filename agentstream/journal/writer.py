@@ -162,7 +162,8 @@ class Writer:
         (total,) = self._one("PRAGMA page_count")
         if free * 4 < total:
             return False
-        self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+        # `execute` would end after the first page: it steps a statement without columns only once.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({pages:d})")
         self._measure()
         return self._one("PRAGMA page_count") < (total,)
 

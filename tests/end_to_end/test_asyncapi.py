@@ -32,7 +32,12 @@ def test_recorded_messages_are_those_of_the_document(tmp_path: Path) -> None:
         send(type="subscribe", workOrderId="*", filters=everything, id="1")
         send(type="ping", id="2")
         send(type="auth", token=daemon.token, id="3")
-        body = {"taskPrompt": "make something", "workspaceSource": {"type": "fresh"}, "agentType": "demo"}
+        body = {
+            "taskPrompt": "make something",
+            "workspaceSource": {"type": "fresh"},
+            "agentType": "demo",
+            "env": {"DEMO_PACE": "0"},
+        }
         send(type="submit", **body, id="shown")
         watcher.until_ended("shown")
         local = {"type": "local", "path": str(daemon.root)}

@@ -22,7 +22,13 @@ def test_a_demo_run_arrives_live_and_in_order(daemon: Daemon) -> None:
     with daemon, daemon.subscriber() as watcher:
         confirmed = watcher.subscribe("demo-1")
         assert confirmed["filters"]["includeToolCalls"] is True
-        daemon.submit("Make something small", agentType="demo", id="demo-1", workspaceSource={"type": "fresh"})
+        daemon.submit(
+            "Make something small",
+            agentType="demo",
+            id="demo-1",
+            workspaceSource={"type": "fresh"},
+            env={"DEMO_PACE": "0"},
+        )
         watcher.until_ended("demo-1")
         types = watcher.types()
         assert types[:4] == ["subscription_confirmed", "work_order_created", "work_order_updated", "run_started"]

@@ -262,7 +262,9 @@ async def test_stopping_cancels_runs_after_the_grace_and_keeps_the_queue(house: 
 
 async def test_one_tool_call_whole_from_the_raw_log(house: Open) -> None:
     async with house() as it:
-        order, _ = await it.orchestrator.submit(it.request("make something small", agent_type="demo", env={}))
+        order, _ = await it.orchestrator.submit(
+            it.request("make something small", agent_type="demo", env={"DEMO_PACE": "0"})
+        )
         await it.ended(order.id)
         [run] = await it.journal.runs(order.id)
         call = it.of(order.id, "agent_tool_call")[0]
