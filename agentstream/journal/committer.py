@@ -16,6 +16,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import attrs
@@ -48,6 +49,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 Item = tuple[str, str, int | None, bytes]
 
 
+@lru_cache(maxsize=16)
 def milliseconds(moment: datetime) -> int:
     """Milliseconds of Unix time."""
     return (moment - _EPOCH) // _MILLISECOND

@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 import attrs
 import orjson
 from cattrs import ClassValidationError, Converter, IterableValidationError
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.fns import identity
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn_from_attrs, override
 
 from agentstream.errors import InvalidMessage, ParseFailed
 from agentstream.model.events import EVENT_CLASSES, Event, UnknownEvent
@@ -41,9 +42,10 @@ def _second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
 
 
+@lru_cache(maxsize=16)
 def format_time(moment: datetime) -> str:
     """ISO 8601, UTC, milliseconds, ``Z``. Raises ``TypeError`` for a time without a zone."""
-    # Events come many to the second, and `isoformat` of each would be the dearest part of encoding them.
+    # Events come many to the moment and many to the second: formatting each would be the dearest part of encoding them.
     seconds, milliseconds = divmod((moment - _EPOCH) // _MILLISECOND, 1000)
     return f"{_second(seconds)}.{milliseconds:03d}Z"
 
@@ -109,26 +111,26 @@ def _optional_of(kind: Any) -> Any | None:
     return inner[0] if len(inner) == 1 and len(get_args(kind)) == 2 else None
 
 
+def _is_json(kind: Any) -> bool:
+    """Whether the values of a type go into JSON as they are. ``Any`` in our classes is always parsed JSON."""
+    if kind in (str, int, float, bool, Any, type(None)) or get_origin(kind) is Literal:
+        return True
+    return get_origin(kind) in (Union, types.UnionType, list, dict) and all(map(_is_json, get_args(kind)))
+
+
 def _make_converter() -> Converter:
     # detailed_validation gives the path of a wrong field; the generated code is as fast for what is right.
     converter = Converter(detailed_validation=True, forbid_extra_keys=False)
 
     def unstructure_attrs(cls: type) -> Callable[[Any], dict[str, Any]]:
         fields = attrs.fields(attrs.resolve_types(cls))
-        names = sorted((field.name for field in fields), key=lambda name: name != "type")
         overrides: Any = {
             field.name: override(rename=camel(field.name), omit_if_default=field.default is None) for field in fields
         }
-        generated: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(
-            cls, converter, _cattrs_include_init_false=True, **overrides
+        type_first = sorted(fields, key=lambda field: field.name != "type")
+        return make_dict_unstructure_fn_from_attrs(
+            type_first, cls, converter, _cattrs_include_init_false=True, **overrides
         )
-        if names[0] != "type" or fields[0].name == "type":
-            return generated
-
-        def type_first(value: Any) -> dict[str, Any]:
-            return {"type": value.type, **generated(value)}
-
-        return type_first
 
     def structure_attrs(cls: type) -> Callable[[Any, Any], Any]:
         fields = attrs.fields(attrs.resolve_types(cls))
@@ -170,6 +172,7 @@ def _make_converter() -> Converter:
 
         return structure
 
+    converter.register_unstructure_hook_factory(_is_json, lambda _: identity)
     converter.register_unstructure_hook_factory(attrs.has, unstructure_attrs)
     converter.register_structure_hook_factory(attrs.has, structure_attrs)
     converter.register_structure_hook_factory(lambda kind: _optional_of(kind) is not None, structure_optional)

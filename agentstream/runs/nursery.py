@@ -99,6 +99,17 @@ class RunNursery:
             if spec.adapter is not None
             else LenientParser(spec.request)
         )
+        options = spec.options
+        self._unwanted = frozenset[type[Event]](
+            kind
+            for kind, asked_for in (
+                (AgentToolCall, options.emit_tool_calls),
+                (AgentToolResult, options.emit_tool_results),
+                (AgentOutput, options.emit_output),
+                (AgentOutputDelta, options.emit_output),
+            )
+            if not asked_for
+        )
         self._exit: Exit | None = None
         self._started = 0.0
         self._poke = trio.Event()
@@ -196,7 +207,8 @@ class RunNursery:
         finally:
             if watcher is not None:
                 watcher.close()
-        await self._pass_on(self._parser.close(self._now()), size=_SURELY_SMALL + 1)
+        moment = self._now()
+        await self._channel.send(self._wanted(self._parser.close(moment), moment, size=_SURELY_SMALL + 1))
 
     async def _start_agent(self, nursery: trio.Nursery, capture: Capture) -> AgentProcess:
         try:
@@ -298,59 +310,48 @@ class RunNursery:
     async def _parse(self, lines: list[Line]) -> None:
         for start in range(0, len(lines), _LINES_PER_TURN):
             moment = self._now()
-            for line in lines[start : start + _LINES_PER_TURN]:
-                data = self._clean(line)
-                self._stdout.add(data + b"\n")
-                await self._pass_on(self._parser.parse(data, moment), size=len(data))
+            turn = self._clean(lines[start : start + _LINES_PER_TURN])
+            self._stdout.add(b"\n".join(turn) + b"\n")
+            wanted: list[Event] = []
+            for data in turn:
+                wanted += self._wanted(self._parser.parse(data, moment), moment, size=len(data))
+            await self._channel.send(wanted)
             self._look_at_summary()
             await trio.lowlevel.checkpoint()
 
     async def _pass_stderr(self, lines: list[Line]) -> None:
         for start in range(0, len(lines), _LINES_PER_TURN):
-            for line in lines[start : start + _LINES_PER_TURN]:
-                data = self._clean(line)
-                self._stderr.add(data + b"\n")
+            moment = self._now()
+            turn = self._clean(lines[start : start + _LINES_PER_TURN])
+            self._stderr.add(b"\n".join(turn) + b"\n")
+            wanted: list[Event] = []
+            for data in turn:
                 if text := data.decode(errors="replace").strip():
                     event = AgentError(**self.envelope(), message=text, code="STDERR", source="stderr")
-                    await self._pass_on([event], size=len(data))
+                    wanted += self._wanted([event], moment, size=len(data))
+            await self._channel.send(wanted)
             await trio.lowlevel.checkpoint()
 
-    def _clean(self, line: Line) -> bytes:
-        return line.data if self._redact is None else self._redact(line.data)
+    def _clean(self, lines: Sequence[Line]) -> list[bytes]:
+        """The lines without secrets. Nearly always there is none: one search for all of them tells."""
+        data = [line.data for line in lines]
+        if self._redact is None or self._redact(joined := b"\n".join(data)) == joined:
+            return data
+        return [self._redact(one) for one in data]
 
-    async def _pass_on(self, events: list[Event], *, size: int) -> None:
-        """Towards the caller: what the options ask for, in pieces that fit the wire."""
+    def _wanted(self, events: list[Event], at: Moment, *, size: int) -> list[Event]:
+        """What the options ask for, in pieces that fit the wire."""
         wanted: list[Event] = []
         for event in events:
-            self._observe(event)
-            if not self._is_wanted(event):
-                continue
-            if size > _SURELY_SMALL:
-                wanted.extend(fit(event))
-            else:
-                wanted.append(event)
-        if wanted:
-            await self._channel.send(wanted)
-
-    def _observe(self, event: Event) -> None:
-        now = trio.current_time()
-        self._progress.observe(event, now)
-        match event:
-            case ApprovalRequested():
-                self.conversation.opened(event)
-            case ApprovalResolved():
-                self.conversation.closed(event.request_id)
-
-    def _is_wanted(self, event: Event) -> bool:
-        match event:
-            case AgentToolCall():
-                return self.spec.options.emit_tool_calls
-            case AgentToolResult():
-                return self.spec.options.emit_tool_results
-            case AgentOutput() | AgentOutputDelta():
-                return self.spec.options.emit_output
-            case _:
-                return True
+            self._progress.observe(event, at.monotonic)
+            match event:
+                case ApprovalRequested():
+                    self.conversation.opened(event)
+                case ApprovalResolved():
+                    self.conversation.closed(event.request_id)
+            if type(event) not in self._unwanted:
+                wanted += fit(event) if size > _SURELY_SMALL else (event,)
+        return wanted
 
     def _look_at_summary(self) -> None:
         finished = self.spec.adapter is not None and self._parser.summary.finished

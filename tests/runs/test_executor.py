@@ -37,6 +37,8 @@ from agentstream.runs.spec import RunLimits
 
 #: Far more than anything here takes; only a hang meets it.
 PATIENCE = 60
+#: Seconds that only our processes sleep for, whoever else runs these tests on this machine.
+NAP = f"1000.{os.getpid()}"
 
 
 def python(code: str) -> tuple[str, list[str]]:
@@ -189,7 +191,7 @@ async def test_cancel_ends_the_run_and_tells_it_last(run_id: str) -> None:
 
     runner._on_event = stop
     with trio.fail_after(PATIENCE), pytest.raises(ExecutionCancelled, match="cancelled") as caught:
-        await runner.execute(*shell("echo started; sleep 1000"))
+        await runner.execute(*shell(f"echo started; sleep {NAP}"))
     result = caught.value.result
     assert result.cancelled
     assert outputs(result.events) == "started"
@@ -237,7 +239,7 @@ async def test_a_surrounding_cancellation_cleans_up_the_same_way_and_propagates(
                 if isinstance(event, AgentOutput):
                     scope.cancel()
 
-            await executor(run_id, stop).execute(*shell("echo started; (setsid sleep 1000 &) ; sleep 1000"))
+            await executor(run_id, stop).execute(*shell(f"echo started; (setsid sleep {NAP} &) ; sleep {NAP}"))
             pytest.fail("the cancellation was swallowed")
     assert scope.cancelled_caught
     assert isinstance(seen[-1], RunCanceled)
@@ -254,7 +256,7 @@ async def test_a_callback_that_blocks_for_ever_does_not_outlive_a_surrounding_ca
         await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: executor(run_id, block).execute(*shell("sleep 1000")))
+        nursery.start_soon(lambda: executor(run_id, block).execute(*shell(f"sleep {NAP}")))
         await blocked.wait()
         nursery.cancel_scope.cancel()
 
@@ -272,12 +274,12 @@ async def test_a_callback_that_raises_stops_the_run_and_reaches_the_caller(run_i
         fail(event)
 
     with trio.fail_after(PATIENCE), pytest.raises(Mine, match="no more"):
-        await executor(run_id, fail if kind == "sync" else fail_later).execute(*shell("echo x; sleep 1000"))
+        await executor(run_id, fail if kind == "sync" else fail_later).execute(*shell(f"echo x; sleep {NAP}"))
 
 
 async def test_a_run_that_takes_too_long_is_stopped_and_says_so(run_id: str) -> None:
     with trio.fail_after(PATIENCE):
-        result = await executor(run_id).execute(*shell("echo begun; sleep 1000"), timeout=0.5)
+        result = await executor(run_id).execute(*shell(f"echo begun; sleep {NAP}"), timeout=0.5)
     assert result.timed_out
     assert (result.success, result.error_code) == (False, "TIMEOUT")
     assert isinstance(result.events[-1], RunFailed)
@@ -285,7 +287,7 @@ async def test_a_run_that_takes_too_long_is_stopped_and_says_so(run_id: str) -> 
 
 async def test_a_silent_run_is_stopped_and_says_so(run_id: str) -> None:
     with trio.fail_after(PATIENCE):
-        result = await executor(run_id, limits=RunLimits(idle_timeout=0.3)).execute(*shell("echo begun; sleep 1000"))
+        result = await executor(run_id, limits=RunLimits(idle_timeout=0.3)).execute(*shell(f"echo begun; sleep {NAP}"))
     assert (result.timed_out, result.error_code) == (True, "IDLE_TIMEOUT")
 
 
@@ -316,9 +318,9 @@ async def test_4_mb_and_exit_while_the_event_loop_is_blocked(run_id: str) -> Non
     "code",
     [
         "trap '' TERM INT HUP; echo up; while :; do sleep 0.2; done",
-        "echo up; setsid sleep 1000 & nohup sleep 1000 >/dev/null 2>&1 & wait",
-        "(setsid sh -c 'trap \"\" TERM; sleep 1000 & wait' &) ; echo up; sleep 1000",
-        "env -i setsid sh -c '(sleep 1000 &)'; echo up; sleep 1000",
+        f"echo up; setsid sleep {NAP} & nohup sleep {NAP} >/dev/null 2>&1 & wait",
+        f"(setsid sh -c 'trap \"\" TERM; sleep {NAP} & wait' &) ; echo up; sleep {NAP}",
+        f"env -i setsid sh -c '(sleep {NAP} &)'; echo up; sleep {NAP}",
     ],
     ids=["ignores signals", "other sessions", "double fork", "empty environment"],
 )
@@ -339,14 +341,14 @@ async def test_nothing_survives_a_cancel(run_id: str, code: str, tmp_path: Path)
 async def test_what_a_normal_exit_leaves_behind_is_ended_too(run_id: str) -> None:
     before = _sleeps()
     with trio.fail_after(PATIENCE):
-        result = await executor(run_id).execute(*shell("nohup sleep 1000 & setsid sleep 1000 & echo done"))
+        result = await executor(run_id).execute(*shell(f"nohup sleep {NAP} & setsid sleep {NAP} & echo done"))
     assert result.success
     assert _sleeps() - before == set()
 
 
 async def test_a_grandchild_that_holds_stdout_does_not_hold_up_the_end(run_id: str) -> None:
     with trio.fail_after(PATIENCE):
-        result = await executor(run_id).execute(*shell("(trap '' TERM HUP; sleep 1000) & echo done"))
+        result = await executor(run_id).execute(*shell(f"(trap '' TERM HUP; sleep {NAP}) & echo done"))
     assert (result.success, result.stdout) == (True, "done\n")
 
 
@@ -361,7 +363,7 @@ async def test_somebody_kills_the_supervisor(run_id: str) -> None:
 
     runner._on_event = kill
     with trio.fail_after(PATIENCE):
-        result = await runner.execute(*shell("setsid sleep 1000 & echo $PPID; sleep 1000"))
+        result = await runner.execute(*shell(f"setsid sleep {NAP} & echo $PPID; sleep {NAP}"))
     assert (result.success, result.signal) == (False, "SIGKILL")
     assert _sleeps() - before == set()
 
@@ -454,7 +456,7 @@ async def test_raw_output_is_kept_where_the_caller_wants_it(run_id: str, tmp_pat
 async def test_pipes_serve_callers_without_a_disk(run_id: str) -> None:
     with trio.fail_after(PATIENCE):
         result = await executor(run_id, capture="pipe").execute(
-            *shell("(trap '' TERM HUP; sleep 1000) & for i in $(seq 5000); do echo line $i; done")
+            *shell(f"(trap '' TERM HUP; sleep {NAP}) & for i in $(seq 5000); do echo line $i; done")
         )
     assert outputs(result.events).splitlines() == [f"line {number}" for number in range(1, 5001)]
 
@@ -475,12 +477,12 @@ async def test_an_executor_runs_once(run_id: str) -> None:
 
 
 def _sleeps() -> set[int]:
-    """Processes that sleep for 1000 seconds, zombies left out: also those that carry no run id."""
+    """Our processes that sleep for `NAP`, zombies left out: also those that carry no run id."""
     found: set[int] = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if b"sleep\x001000" in (entry / "cmdline").read_bytes():
+                if f"sleep\0{NAP}".encode() in (entry / "cmdline").read_bytes():
                     found.add(int(entry.name))
             except OSError:
                 continue
