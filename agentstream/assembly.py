@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -21,6 +21,9 @@ from agentstream.runs.sandbox import open_sandbox
 from agentstream.runs.spec import RunLimits
 from agentstream.server.websocket import WebSocketLimits
 from agentstream.settings import ServerSettings, Settings
+
+if TYPE_CHECKING:
+    from agentstream.traces import Traces
 
 #: What is kept of a run's output in memory, in bytes: the daemon has the raw log, and reads only the tail of stderr here.
 _COLLECTED: Final = 16 * 1024
@@ -90,6 +93,20 @@ def redactor_of(settings: Settings, environ: Mapping[str, str]) -> Redactor:
     if plain.exists():
         secrets["AGENTSTREAM_TOKEN"] = plain.read_text().strip()
     return Redactor(secrets)
+
+
+def traces_of(settings: Settings) -> Traces | None:
+    """None unless they are asked for. Raises `ConfigError` where what they need is not installed."""
+    if settings.telemetry.otlp_endpoint is None:
+        return None
+    try:
+        # Here, because it is optional and large.
+        from agentstream.traces import open_traces
+    except ImportError as error:
+        raise ConfigError(
+            f"telemetry.otlp_endpoint needs OpenTelemetry, which is not installed ({error}): pip install 'agentstream[otel]'"
+        ) from error
+    return open_traces(settings.telemetry.otlp_endpoint)
 
 
 def websocket_limits(settings: Settings) -> WebSocketLimits:

@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from agentstream import config
-from agentstream.assembly import assemble, tls_context, websocket_limits
+from agentstream.assembly import assemble, tls_context, traces_of, websocket_limits
 from agentstream.broadcast.broadcaster import EventBroadcaster
 from agentstream.entrances import LiveRules, open_doorway
 from agentstream.errors import AgentstreamError, ConfigError
@@ -52,6 +52,8 @@ _PUBLISHED_BATCHES: Final = 256
 #: Seconds in which subscribers may take their last events at the end. With the grace for runs (5 s by default) and the time that
 #: stopping them takes, the whole stays below 15 s.
 _GOODBYE: Final = 3.0
+#: Seconds in which the last spans may be sent.
+_LAST_SPANS: Final = 2.0
 
 
 @attrs.frozen
@@ -192,6 +194,7 @@ async def _built(
     data_dir = settings.server.data_dir
     groups = await trio.to_thread.run_sync(cgroup.prepare, settings.limits.cgroup)
     assembly = await trio.to_thread.run_sync(assemble, settings, environ, groups)
+    traces = traces_of(settings)
     metrics = Metrics()
     doorbell = Doorbell()
     publish, published = trio.open_memory_channel[Sequence[Record]](_PUBLISHED_BATCHES)
@@ -211,12 +214,13 @@ async def _built(
             assembly.options,
             hub=await _hub(background),
             redactor=assembly.redact_run,
+            trace=traces.begin if traces is not None else None,
         )
         broadcaster = EventBroadcaster(
             published,
             journal,
             backlog_limit=settings.broadcast.backlog_bytes,
-            taps=(metrics.published, doorbell.ring),
+            taps=(metrics.published, doorbell.ring, *([traces.published] if traces is not None else [])),
             deltas_wanted=orchestrator.deltas_wanted,
             observe_latency=metrics.delivery.observe,
         )
@@ -275,6 +279,8 @@ async def _built(
         # The journal closes behind this; the broadcaster takes what it still publishes.
         await journal.aclose()
         background.cancel_scope.cancel()
+    if traces is not None:
+        await traces.close(_LAST_SPANS)
 
 
 async def _hub(nursery: trio.Nursery) -> InotifyHub | None:

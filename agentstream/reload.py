@@ -34,7 +34,7 @@ log = structlog.get_logger("agentstream.daemon")
 #: What waits for the next start: names, or whole sections.
 AT_RESTART: Final = (
     *("server.host", "server.port", "server.unix", "server.data_dir", "server.auth", "server.handshake_seconds"),
-    *("limits.cgroup", "journal.", "broadcast.backlog_bytes", "runs.restart_policy"),
+    *("limits.cgroup", "journal.", "broadcast.backlog_bytes", "runs.restart_policy", "telemetry."),
 )
 
 

@@ -197,6 +197,24 @@ class LogSettings:
     level: LogLevel = _setting("info", "The least severe level that is shown. No event content at info.")
 
 
+def _is_web_address(_instance: object, _attribute: attrs.Attribute[Any], value: str) -> None:
+    if not value.startswith(("http://", "https://")):
+        # Worded as attrs' own validators are, which `agentstream.config` reads.
+        raise ValueError(f"'otlp_endpoint' must be http://HOST:PORT or https://HOST: {value}")
+
+
+@attrs.frozen(kw_only=True)
+class TelemetrySettings:
+    """OpenTelemetry traces. Headers, certificates, sampling and the service's name are set by the standard ``OTEL_*`` variables."""
+
+    otlp_endpoint: str | None = _setting(
+        None,
+        "Base URL of an OTLP/HTTP collector (http://127.0.0.1:4318), to which a span of each run and tool call is sent. "
+        "Needs agentstream[otel].",
+        attrs.validators.optional(_is_web_address),
+    )
+
+
 #: Names whose values are secrets wherever they are seen.
 SECRET_VARIABLES: Final = (
     "*_API_KEY",
@@ -233,6 +251,7 @@ class Settings:
     broadcast: BroadcastSettings
     agents: Mapping[str, AgentSettings]
     log: LogSettings
+    telemetry: TelemetrySettings
     security: SecuritySettings
     origins: Mapping[str, str]
 
@@ -246,6 +265,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "journal": JournalSettings,
     "broadcast": BroadcastSettings,
     "log": LogSettings,
+    "telemetry": TelemetrySettings,
     "security": SecuritySettings,
 }
 

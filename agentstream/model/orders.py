@@ -34,6 +34,9 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
     "interrupted": frozenset(),
 }
 
+#: A caller's place in a trace: ``00-TRACE-PARENT-FLAGS`` (W3C Trace Context), neither of the two ids all zeros.
+TRACEPARENT: Final = r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+
 FINAL_STATUSES: Final[frozenset[WorkOrderStatus]] = frozenset({"succeeded", "failed", "canceled"})
 
 
@@ -99,6 +102,11 @@ class WorkOrderRequest:
     #: Ask the agent for partial messages even while nobody subscribed with ``includeDeltas``.
     include_deltas: bool = False
     streaming: StreamingOptions = attrs.field(factory=StreamingOptions)
+    #: The caller's W3C trace context, which the runs continue; over HTTP the header of that name does the same. No part of
+    #: what is asked for: the same ``id`` may come again with another one.
+    traceparent: str | None = attrs.field(
+        default=None, eq=False, validator=attrs.validators.optional(attrs.validators.matches_re(TRACEPARENT))
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 import orjson
@@ -361,6 +361,13 @@ def _invalid(error: BaseException) -> InvalidMessage:
                 return _from_validator(path, error)
 
 
+#: What the fields look like whose validator is a regular expression.
+_FORMS: Final = {
+    "id": "letters, digits and ._:- (at most 128)",
+    "traceparent": "a W3C trace context, 00-TRACE-PARENT-FLAGS",
+}
+
+
 def _from_validator(path: list[str], error: BaseException) -> InvalidMessage:
     """What attrs' own validators say: they raise ValueError about the attribute by its Python name."""
     text = str(error)
@@ -375,7 +382,7 @@ def _from_validator(path: list[str], error: BaseException) -> InvalidMessage:
     if "Length of" in text:
         rule = "not empty" if ">= 1" in text else "of length " + text.partition(" must be ")[2]
     elif isinstance(error.args[0] if error.args else None, str) and "match regex" in text:
-        rule = "letters, digits and ._:- (at most 128)"
+        rule = _FORMS[field or ""]
     expected = f"a value {rule}" if rule[:1] in "<>=" else rule
     return InvalidMessage(
         f"{'.'.join(where) or 'message'}: expected {expected}", details={"field": ".".join(where), "expected": expected}

@@ -32,7 +32,7 @@ from agentstream.orchestration import rawlog, recovery, workspaces
 from agentstream.orchestration.base import AgentInfo, OrchestratorStatistics
 from agentstream.orchestration.planner import Waiting, plan
 from agentstream.orchestration.run_executor import RunExecutor
-from agentstream.orchestration.setup import OrchestratorOptions, set_up
+from agentstream.orchestration.setup import OrchestratorOptions, RunSetup, set_up, traced
 from agentstream.orchestration.status import settle, with_status
 from agentstream.runs.driver import Driver
 from agentstream.runs.executor import StreamingExecutor
@@ -57,7 +57,8 @@ class _Live:
 class Orchestrator:
     """Implements `orchestration.base.Orchestration`.
 
-    ``drivers`` by agent type; ``redactor`` makes a run's redaction from the environment that its request adds.
+    ``drivers`` by agent type; ``redactor`` makes a run's redaction from the environment that its request adds. ``trace`` is told of
+    each run before it starts, and says which trace context its agent gets; without it, that of who submitted the work order.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Orchestrator:
         *,
         hub: InotifyHub | None = None,
         redactor: Callable[[Mapping[str, str]], Callable[[bytes], bytes] | None] = lambda _: None,
+        trace: Callable[[RunSetup], str | None] | None = None,
     ) -> None:
         self._journal = journal
         self._drivers = drivers
         self._options = options
         self._hub = hub
         self._redactor = redactor
+        self._trace = trace
         self._live: dict[str, _Live] = {}
         self._submitting = trio.Lock()
         self._poke = trio.Event()
@@ -135,7 +138,7 @@ class Orchestrator:
                 deltas=self._wants_deltas(order.id),
                 redact=self._redactor(order.request.env or {}),
             )
-            live.running = RunExecutor(setup, self._journal, self._hub)
+            live.running = RunExecutor(traced(setup, self._trace), self._journal, self._hub)
             nursery.start_soon(self._carry_out, live, live.running)
         return decided.ask_again_at
 

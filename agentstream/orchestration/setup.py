@@ -48,6 +48,18 @@ class RunSetup:
     watch_exclude: tuple[Path, ...]
 
 
+def traced(setup: RunSetup, trace: Callable[[RunSetup], str | None] | None) -> RunSetup:
+    """``setup`` with the trace context that the agent's own spans continue: what ``trace`` says, or who submitted the work order.
+
+    A variable of the work order wins over it.
+    """
+    traceparent = trace(setup) if trace is not None else setup.order.request.traceparent
+    if traceparent is None:
+        return setup
+    env = {"TRACEPARENT": traceparent, **setup.request.env}
+    return attrs.evolve(setup, request=attrs.evolve(setup.request, env=env))
+
+
 def set_up(
     order: WorkOrder,
     driver: Driver,

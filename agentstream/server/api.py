@@ -25,6 +25,7 @@ def routes() -> tuple[Route, ...]:
             body=WorkOrderRequest,
             data=WorkOrder,
             status=(201, 200),
+            traced=True,
             problems=(409,),
         ),
         Route(

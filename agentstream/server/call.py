@@ -52,6 +52,8 @@ class Call:
     #: The client asked for ``text/event-stream``.
     wants_stream: bool = False
     last_event_id: str | None = None
+    #: The caller's W3C trace context, as it came.
+    traceparent: str | None = None
 
     def answer(self, data: Any, status: int = 200, *, redactor: Redactor | None = None) -> Response:
         """The envelope around one of our objects, or around what is JSON-like already."""
@@ -80,6 +82,8 @@ class Route:
     media: str = "application/json"
     #: The call also answers ``Accept: text/event-stream``, and then takes its token from ``?token=``: EventSource sends no headers.
     streams: bool = False
+    #: What the call starts continues the trace of the header ``traceparent``.
+    traced: bool = False
     status: tuple[int, ...] = (200,)
     problems: tuple[int, ...] = ()
 

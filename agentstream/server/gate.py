@@ -148,6 +148,7 @@ class Gate:
                 body=await self.body(request, route),
                 wants_stream=wants_stream,
                 last_event_id=request.headers.get("last-event-id"),
+                traceparent=request.headers.get("traceparent") if route.traced else None,
             )
             return await route.handler(call)
 

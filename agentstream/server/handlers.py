@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import attrs
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from agentstream.errors import NotFound
 from agentstream.model import calls, wire
-from agentstream.model.orders import Run, WorkOrder
+from agentstream.model.orders import TRACEPARENT, Run, WorkOrder, WorkOrderRequest
 from agentstream.orchestration.base import AgentInfo, Orchestration
 from agentstream.redaction import Redactor, secrets_in
 from agentstream.server import sse
@@ -43,7 +44,11 @@ def _accepting(call: Call) -> Orchestration:
 
 
 async def submit_work_order(call: Call) -> Response:
-    work_order, new = await _accepting(call).submit(call.body)
+    request: WorkOrderRequest = call.body
+    # A header that is none begins no trace, and is no reason to refuse the work.
+    if request.traceparent is None and call.traceparent and re.fullmatch(TRACEPARENT, call.traceparent):
+        request = attrs.evolve(request, traceparent=call.traceparent)
+    work_order, new = await _accepting(call).submit(request)
     return call.answer(shown(work_order), 201 if new else 200)
 
 

@@ -117,7 +117,7 @@ def make_app(
             app,
             allow_origins=[origin.lower() for origin in server.allowed_origins],
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "last-event-id", "x-request-id"],
+            allow_headers=["authorization", "content-type", "last-event-id", "traceparent", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
         )
     return _Wrapper(inner, gate, metrics, clock)

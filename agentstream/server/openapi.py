@@ -20,6 +20,14 @@ _REQUEST_ID: Final[JsonSchema] = {
     "type": "string",
     "description": "Of the request's X-Request-Id header, or made here; it is in the daemon's log.",
 }
+#: No pattern: one that is none is ignored, not refused.
+_TRACEPARENT: Final[JsonSchema] = {
+    "name": "traceparent",
+    "in": "header",
+    "required": False,
+    "description": "The caller's W3C trace context, where the body has none; anything else is ignored.",
+    "schema": {"type": "string"},
+}
 
 
 def document(version: str) -> dict[str, Any]:
@@ -69,6 +77,7 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
                 for name in _PLACEHOLDER.findall(route.path)
             ),
             *_query(route.query, schemas),
+            *([_TRACEPARENT] if route.traced else []),
         ],
         "responses": {
             **{str(status): _success(route, schemas, status) for status in route.status},

@@ -127,13 +127,25 @@ class Daemon:
 
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
-    def http(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> tuple[int, Any]:
+    def http(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any]:
         """Status and JSON answer."""
         request = urllib.request.Request(
             self.address + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token or self.token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"Bearer {token or self.token}",
+                "Content-Type": "application/json",
+                **(headers or {}),
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
