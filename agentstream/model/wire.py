@@ -66,6 +66,15 @@ def _exactly(kind: type, expected: str) -> Callable[[Any, Any], Any]:
     return structure
 
 
+def _integer(value: Any, _: Any) -> int:
+    # JSON has one kind of number: 5.0 is an integer (JSON Schema 2020-12, and so our documents), as far as floats can tell.
+    if type(value) is float and value.is_integer() and abs(value) <= 2**53:
+        return int(value)
+    if type(value) is not int:
+        raise _Expected("an integer", value)
+    return value
+
+
 def _number(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise _Expected("a number", value)
@@ -181,7 +190,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook(str, _exactly(str, "a string"))
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
-    converter.register_structure_hook(int, _exactly(int, "an integer"))
+    converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(datetime, _time)
     converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)

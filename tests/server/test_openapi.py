@@ -78,6 +78,7 @@ def test_the_websockets_document_has_every_message_and_event() -> None:
         {**BODY, "maxTurns": True},
         {**BODY, "maxTurns": "5"},
         {**BODY, "maxTurns": 1.5},
+        {**BODY, "maxTurns": 5.0},
         {**BODY, "permissionMode": "yolo"},
         {**BODY, "timeoutSeconds": 0},
         {**BODY, "env": {"A": 1}},

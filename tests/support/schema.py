@@ -1,6 +1,7 @@
 """Checks values against the part of JSON Schema that `agentstream.model.schema` writes; any other keyword is a failure.
 
-A full validator is run over the same documents by hand (schemathesis); this one lets every test of the HTTP API check every answer.
+A full validator is run over the same documents by schemathesis (`tests/end_to_end/test_openapi.py`); this one lets every test of
+the HTTP API check every answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from tests.support.asgi import Answer
 
 _TYPES: Final[dict[str, Callable[[Any], bool]]] = {
     "string": lambda value: isinstance(value, str),
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "integer": lambda value: (
+        (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and not isinstance(value, bool)
+    ),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
     "object": lambda value: isinstance(value, dict),
