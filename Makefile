@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # purpose that need not be ready), ASYNC124 (async because an interface or pytest-trio wants it). It is slow (10 ms a line) and looks
 # into functions that are async: files without one are left out.
 FLAKE8_ASYNC := --disable ASYNC9,ASYNC109,ASYNC113,ASYNC124 \
-	--startable-in-context-manager run,watch,on_signal,run_forever,serve,sample_loop_lag
+	--startable-in-context-manager run,watch,on_signal,run_forever,serve,sample_loop_lag,watch_tokens
 
 .PHONY: help run test check format bench docs soak clean
 .DEFAULT_GOAL := help

@@ -39,6 +39,7 @@ from agentstream.server.auth import Rules
 from agentstream.server.http import make_app
 from agentstream.server.listener import Door
 from agentstream.server.metrics import Metrics
+from agentstream.server.recheck import watch_tokens
 from agentstream.server.sse import Doorbell
 from agentstream.server.tokens import TokenStore, prepare_data_dir
 from agentstream.server.websocket import WebSocketServer
@@ -253,6 +254,7 @@ async def _built(
         await background.start(broadcaster.run)
         await background.start(metrics.sample_loop_lag)
         await background.start(websocket.run)
+        await background.start(watch_tokens, tokens, (websocket.recheck, doorbell.ring_all))
         await background.start(orchestrator.run)
         parts = _Parts(
             journal=journal,

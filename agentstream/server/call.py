@@ -52,6 +52,8 @@ class Call:
     #: The client asked for ``text/event-stream``.
     wants_stream: bool = False
     last_event_id: str | None = None
+    #: Whether the caller would still be let in; for answers that take long.
+    allowed: Callable[[], bool] = lambda: True
     #: The caller's W3C trace context, as it came.
     traceparent: str | None = None
 

@@ -139,7 +139,8 @@ class Gate:
             notes.route = PREFIX + route.path
             wants_stream = route.streams and "text/event-stream" in request.headers.get("accept", "")
             notes.streaming = wants_stream
-            notes.caller = self.admit(request, route.scope, token_in_query=wants_stream).name
+            principal = self.admit(request, route.scope, token_in_query=wants_stream)
+            notes.caller = principal.name
             call = Call(
                 parts=self.parts,
                 request_id=notes.request_id,
@@ -148,6 +149,7 @@ class Gate:
                 body=await self.body(request, route),
                 wants_stream=wants_stream,
                 last_event_id=request.headers.get("last-event-id"),
+                allowed=lambda: self.authenticator.still(principal),
                 traceparent=request.headers.get("traceparent") if route.traced else None,
             )
             return await route.handler(call)

@@ -93,7 +93,15 @@ async def get_events(call: Call) -> Response:
             # What the browser saw last is newer than what its page was opened with.
             since = min(max(0, int(call.last_event_id)), calls.MAX_SEQ)
         return StreamResponse(
-            sse.stream(parts.journal, parts.doorbell, work_order_id, since=since, epoch=query.epoch, now=parts.now),
+            sse.stream(
+                parts.journal,
+                parts.doorbell,
+                work_order_id,
+                since=since,
+                epoch=query.epoch,
+                now=parts.now,
+                allowed=call.allowed,
+            ),
             media="text/event-stream; charset=utf-8",
         )
     start, gap = await sse.start_of(parts.journal, work_order_id, since=since, epoch=query.epoch, now=parts.now())

@@ -6,7 +6,7 @@ to both sides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Literal, Protocol
 
 import attrs
@@ -27,6 +27,8 @@ class Principal:
 
     scopes: frozenset[str]
     name: str
+    #: What the authenticator knows the token by, which is not the token; None where none was needed.
+    proof: str | None = attrs.field(default=None, repr=False)
 
     def may(self, scope: str) -> bool:
         """Whether one of the scopes is, or includes, ``scope``."""
@@ -34,13 +36,19 @@ class Principal:
 
 
 class Authenticator(Protocol):
-    """Tells who a caller is. Neither method blocks or raises."""
+    """Tells who a caller is. No method blocks or raises."""
 
     def token(self, text: str) -> Principal | None:
         """Whose token that is; None when it is unknown, revoked or expired."""
 
     def anonymous(self) -> Principal | None:
         """Who a caller without a token is; None unless the daemon runs with ``--no-auth``."""
+
+    def still(self, principal: Principal) -> bool:
+        """Whether a caller who was let in would be so now: the token was not revoked and has not expired."""
+
+    def state(self) -> Hashable:
+        """Differs from what it was when the answer of `still` may."""
 
 
 #: Whether a ``Host`` header ("" where there was none) names this daemon: the defence against DNS rebinding.

@@ -53,6 +53,12 @@ class Doorbell:
             if bell is not None:
                 bell.set()
 
+    def ring_all(self) -> None:
+        """Wake everybody: it is not an event that they are to look for."""
+        for bell in list(self._bells.values()):
+            bell.set()
+        self._bells.clear()
+
 
 async def start_of(
     journal: Journal, work_order_id: str, *, since: int | None, epoch: str | None, now: datetime
@@ -88,8 +94,12 @@ async def stream(
     since: int | None,
     epoch: str | None,
     now: Callable[[], datetime],
+    allowed: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[bytes]:
-    """The chunks of an endless event stream: confirmation, replay, ``replay_complete``, live."""
+    """The chunks of an event stream: confirmation, replay, ``replay_complete``, live. Endless, as long as it is ``allowed``.
+
+    Whoever changes the answer of ``allowed`` rings all bells.
+    """
     try:
         yield b"retry: 2000\n\n" + _message(
             SubscriptionConfirmed(
@@ -101,7 +111,7 @@ async def stream(
             yield _message(gap)
             cursor = gap.to_seq if gap.reason == "retention" else 0
         replaying = True
-        while True:
+        while allowed():
             bell = doorbell.listen(work_order_id)
             records = await journal.read(
                 cursor, work_order_ids=names(work_order_id), limit=_PAGE, max_bytes=_PAGE_BYTES

@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -132,13 +132,30 @@ class TokenStore:
         for token in self._tokens:
             if hmac.compare_digest(token.sha256, shown):
                 found = token
-        if found is None or (found.expires_at is not None and found.expires_at <= self._now()):
+        if found is None or self._expired(found):
             return None
-        return Principal(INCLUDED_SCOPES[found.scope], found.name)
+        return Principal(INCLUDED_SCOPES[found.scope], found.name, found.sha256)
 
     def anonymous(self) -> Principal | None:
         """Who a caller without a token is; None where tokens are asked for."""
         return None if self._auth else ANYBODY
+
+    def still(self, principal: Principal) -> bool:
+        """See `Authenticator.still`."""
+        if principal.proof is None:
+            return not self._auth
+        self._refresh()
+        return any(
+            token.sha256 == principal.proof
+            and INCLUDED_SCOPES[token.scope] == principal.scopes
+            and not self._expired(token)
+            for token in self._tokens
+        )
+
+    def state(self) -> Hashable:
+        """See `Authenticator.state`."""
+        self._refresh()
+        return self._seen, [self._expired(token) for token in self._tokens].count(True)
 
     def tokens(self) -> list[Token]:
         """All tokens, also expired ones, in the order in which they were made. Raises `ConfigError` if they can't be read."""
@@ -176,6 +193,9 @@ class TokenStore:
             plain = self._dir / "token"
             if plain.exists() and hmac.compare_digest(_hash(plain.read_text(encoding="utf-8").strip()), gone.sha256):
                 plain.unlink()
+
+    def _expired(self, token: Token) -> bool:
+        return token.expires_at is not None and token.expires_at <= self._now()
 
     # --- the file ---------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ _MAX_ID: Final = 128
 _CLOSE_SECONDS: Final = 5.0
 #: Seconds to let a peer that sent too much read why it is closed.
 _LINGER: Final = 2.0
+_WORTHLESS: Final = "the token was revoked or has expired"
 #: Seconds that the heartbeat may hold the event loop.
 _SLICE: Final = 0.002
 
@@ -160,6 +161,13 @@ class WebSocketServer:
             outlet.on_closed = lambda: None
             return websocket
         return None
+
+    def recheck(self) -> None:
+        """Close the connections whose token is worth nothing any more, with 1008."""
+        assert self._nursery is not None
+        for connection in list(self._connections):
+            if connection.subscriber is not None and not connection.still_allowed():
+                self._nursery.start_soon(connection.throw_out)
 
     async def close(self, grace: float) -> None:
         """Send everybody what waits for them and close code 1001; cut off after ``grace`` seconds who is left."""
@@ -281,8 +289,11 @@ class _Connection:
 
     async def _handle(self, message: ClientMessage, subscriber: Subscriber, lanes: Lanes) -> Unauthorized | None:
         """Carry a message out, or start to; what is returned ends the connection."""
-        if message.scope is not None and (self.principal is None or not self.principal.may(message.scope)):
-            raise Forbidden(f"{message.type} needs a token with the scope {message.scope}")
+        if message.scope is not None:
+            if not self.still_allowed():
+                return Unauthorized(_WORTHLESS)
+            if self.principal is None or not self.principal.may(message.scope):
+                raise Forbidden(f"{message.type} needs a token with the scope {message.scope}")
         match message:
             case Ping():
                 self._say(Pong(timestamp=_now(), id=message.id))
@@ -364,6 +375,25 @@ class _Connection:
         elif now - outlet.last_received >= limits.ping_interval:
             self.pinged_at = now
             outlet.put(PING)
+
+    def still_allowed(self) -> bool:
+        """Whether the one who was let in would be so now."""
+        return self.principal is not None and self.server.authenticator.still(self.principal)
+
+    async def throw_out(self) -> None:
+        """The token is worth nothing any more: not one event more, and 1008."""
+        if self.leaving is not None or self.subscriber is None:
+            return
+        self.leaving = trio.Event()
+        log.info(
+            "a WebSocket is closed: its token was revoked or has expired", caller=self.principal and self.principal.name
+        )
+        try:
+            self.server.broadcaster.disconnect(self.subscriber)
+            self._say(error_message(Unauthorized(_WORTHLESS), None))
+            await self._close(1008, _WORTHLESS)
+        finally:
+            self.leaving.set()
 
     async def say_goodbye(self) -> None:
         """The daemon stops: what waits, then 1001."""

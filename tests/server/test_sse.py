@@ -58,9 +58,9 @@ class Shelf:
 
 
 def open_stream(
-    shelf: Shelf, name: str = "w", since: int | None = None, epoch: str | None = None
+    shelf: Shelf, name: str = "w", since: int | None = None, epoch: str | None = None, **options: Any
 ) -> AsyncGenerator[bytes, None]:
-    chunks = stream(cast("Journal", shelf), shelf.bell, name, since=since, epoch=epoch, now=lambda: NOON)
+    chunks = stream(cast("Journal", shelf), shelf.bell, name, since=since, epoch=epoch, now=lambda: NOON, **options)
     return cast("AsyncGenerator[bytes, None]", chunks)
 
 
@@ -83,6 +83,24 @@ async def test_a_quiet_stream_shows_that_it_lives(autojump_clock: trio.testing.M
         began = trio.current_time()
         assert await anext(chunks) == b": alive\n\n"
         assert trio.current_time() - began == KEEP_ALIVE
+
+
+async def test_who_is_no_longer_allowed_is_not_kept_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    shelf = Shelf()
+    allowed = [True]
+    async with aclosing(open_stream(shelf, allowed=lambda: allowed[-1])) as chunks:
+        await until_live(chunks)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _revoke() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                allowed.append(False)
+                shelf.bell.ring_all()
+
+            assert [chunk async for chunk in chunks] == []
+        assert trio.current_time() == began
 
 
 async def test_events_of_others_do_not_wake_it(autojump_clock: trio.testing.MockClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,31 @@ async def test_a_wrong_token_is_told_and_closed_with_1008(tmp_path: Path, how: s
                 await peer.websocket.send_message("garbage")
             assert (await peer.expect("error"))["code"] == "UNAUTHORIZED"
             assert await peer.closed() == 1008
+
+
+async def test_who_does_not_answer_when_its_token_is_gone_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentstream.server.websocket._CLOSE_SECONDS", 0.05)
+    async with open_service(tmp_path) as service:
+        token = service.tokens.create("gone", "read")
+        stream = await trio.open_tcp_stream("127.0.0.1", service.port)
+        await stream.send_all(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Authorization: Bearer {token}\r\n\r\n".encode()
+        )
+        await until(lambda: service.broadcaster.statistics().subscribers == 1)
+        service.tokens.revoke("gone")
+        service.websocket.recheck()
+        await until(lambda: service.broadcaster.statistics().subscribers == 0)
+        with trio.fail_after(PATIENCE), suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+        await stream.aclose()
+        # It was its connection that went, and nobody else's.
+        async with service.connect() as peer:
+            await peer.ask("ping", "pong")
 
 
 async def test_silence_instead_of_a_token_is_closed_with_1008(tmp_path: Path) -> None:
