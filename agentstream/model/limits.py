@@ -40,7 +40,7 @@ def split_text(text: str, budget: int = _BUDGET) -> Iterator[str]:
     """Pieces of ``text``, each at most ``budget`` bytes as a JSON string; joined they are the text."""
     # No character takes more than six bytes (an escaped control character), and most take one: try for more before settling
     # for what is certain.
-    sizes = (budget - 2, budget // 2, budget // 3, budget // 6)
+    sizes = (budget - 2, budget // 2, budget // 3, (budget - 2) // 6)
     start = 0
     while start < len(text):
         piece = next(

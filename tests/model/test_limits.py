@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentstream.model.events import AgentError, AgentOutput, AgentToolCall, RunCompleted
@@ -16,6 +16,7 @@ from agentstream.model.wire import event_body, with_seq
 ENVELOPE: dict[str, Any] = {"work_order_id": "w" * 128, "run_id": "r" * 128, "timestamp": datetime.now(UTC)}
 
 
+@example("\x1f\x07", 12)
 @given(st.text(), st.integers(min_value=12, max_value=200))
 def test_pieces_joined_are_the_text_and_each_fits(text: str, budget: int) -> None:
     pieces = list(split_text(text, budget))
