@@ -147,6 +147,8 @@ def protocol() -> str:
             "Error codes: `INVALID_MESSAGE`, `PARSE_ERROR`, `NOT_FOUND`, `INTERNAL_ERROR`, `UNAUTHORIZED`, `FORBIDDEN`, `CONFLICT`,",
             "`TOO_LARGE`, `RATE_LIMITED`. An error never closes the connection, save for authentication. Close codes: 1001 the daemon",
             "stops, 1008 not authenticated or origin refused, 1009 a message over 1 MiB, 4008 a client that took nothing for the stall limit.",
+            "A token that is revoked or expires while the connection is open ends it within a second, with `UNAUTHORIZED` and 1008; an event",
+            "stream over HTTP just ends, and is answered by 401 when it comes back.",
             "",
             "### Events",
             "",

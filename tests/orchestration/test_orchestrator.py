@@ -280,3 +280,23 @@ async def test_agents_tells_what_is_there(house: Open) -> None:
         infos = {info.agent_type: info for info in await it.orchestrator.agents()}
         assert infos["command"].installed
         assert infos["demo"].problem is None
+
+
+async def test_without_traces_of_our_own_the_agent_is_in_its_callers_trace(house: Open) -> None:
+    context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with house() as here:
+        for traceparent in (context, None):
+            order, _ = await here.orchestrator.submit(here.request("echo [$TRACEPARENT]", traceparent=traceparent))
+            await here.ended(order.id)
+            # What is committed is published before the order has ended.
+            assert [event["content"] for event in here.of(order.id, "agent_output")] == [f"[{traceparent or ''}]"]
+
+
+async def test_another_trace_context_is_no_other_work_order(house: Open) -> None:
+    async with house() as here:
+        asked = here.request("true", id="same", traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        _, new = await here.orchestrator.submit(asked)
+        again = attrs.evolve(asked, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-01")
+        order, new_again = await here.orchestrator.submit(again)
+        assert (new, new_again) == (True, False)
+        assert order.request.traceparent == asked.traceparent

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+import agentstream
 from agentstream.server.metrics import Histogram, Metrics
+from tests.support.service import open_service
+
+ROOT = Path(agentstream.__file__).parent.parent
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -61,3 +67,13 @@ async def test_a_blocked_event_loop_shows_as_lag() -> None:
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert (sample(metrics, "agentstream_event_loop_lag_seconds_sum") or 0) >= 0.3
+
+
+async def test_the_page_for_operators_names_every_metric(tmp_path: Path) -> None:
+    async with open_service(tmp_path) as service:
+        metrics = Metrics()
+        metrics.watch(orchestration=service.orchestration, journal=service.journal, broadcast=service.broadcaster)
+        exposed = metrics.render().decode()
+    found = set(re.findall(r"^# TYPE (agentstream_\w+)", exposed, flags=re.MULTILINE))
+    page = (ROOT / "docs" / "how-to" / "observability.md").read_text()
+    assert found == set(re.findall(r"`(agentstream_\w+)`", page))

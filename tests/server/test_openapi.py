@@ -88,6 +88,9 @@ def test_the_websockets_document_has_every_message_and_event() -> None:
         {**BODY, "allowedTools": "Bash"},
         {**BODY, "allowedTools": [None]},
         {**BODY, "streaming": {"progressIntervalMs": 99}},
+        {**BODY, "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+        {**BODY, "traceparent": "00-00000000000000000000000000000000-00f067aa0ba902b7-01"},
+        {**BODY, "traceparent": "4bf92f3577b34da6a3ce929d0e0e4736"},
     ],
 )
 def test_the_schema_accepts_exactly_what_the_parser_accepts(body: dict[str, Any]) -> None:
