@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from agentstream import config
 from agentstream.agents.registry import registry
 from agentstream.errors import ConfigError
 from agentstream.orchestration.setup import OrchestratorOptions
@@ -97,15 +98,12 @@ def redactor_of(settings: Settings, environ: Mapping[str, str]) -> Redactor:
 
 def traces_of(settings: Settings) -> Traces | None:
     """None unless they are asked for. Raises `ConfigError` where what they need is not installed."""
+    config.check_extras(settings)
     if settings.telemetry.otlp_endpoint is None:
         return None
-    try:
-        # Here, because it is optional and large.
-        from agentstream.traces import open_traces
-    except ImportError as error:
-        raise ConfigError(
-            f"telemetry.otlp_endpoint needs OpenTelemetry, which is not installed ({error}): pip install 'agentstream[otel]'"
-        ) from error
+    # Here, because it is optional and large.
+    from agentstream.traces import open_traces
+
     return open_traces(settings.telemetry.otlp_endpoint)
 
 

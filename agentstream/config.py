@@ -18,6 +18,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
@@ -120,6 +121,20 @@ def check_agents(settings: Settings, known: Iterable[str]) -> None:
     for agent in settings.agents:
         if agent not in known:
             raise ConfigError(f"agents.{agent}: no such agent type{_suggest(agent, known)}")
+
+
+def check_extras(settings: Settings) -> None:
+    """Refuse settings that need what is not installed."""
+    if settings.telemetry.otlp_endpoint is None:
+        return
+    try:
+        found = find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ConfigError(
+            "telemetry.otlp_endpoint needs OpenTelemetry, which is not installed: pip install 'agentstream[otel]'"
+        )
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:

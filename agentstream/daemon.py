@@ -53,6 +53,8 @@ _PUBLISHED_BATCHES: Final = 256
 #: Seconds in which subscribers may take their last events at the end. With the grace for runs (5 s by default) and the time that
 #: stopping them takes, the whole stays below 15 s.
 _GOODBYE: Final = 3.0
+#: Seconds for all of it after the grace for runs, and more: what systemd is asked to wait.
+_AFTER_GRACE: Final = 30.0
 #: Seconds in which the last spans may be sent.
 _LAST_SPANS: Final = 2.0
 
@@ -298,8 +300,9 @@ async def _hub(nursery: trio.Nursery) -> InotifyHub | None:
 async def _until_told_to_stop(parts: _Parts) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         number = await anext(aiter(signals))
-        log.info("stopping", signal=signal.Signals(number).name, grace=parts.settings.runs.shutdown_grace_seconds)
-        parts.notifier.stopping("stopping")
+        grace = parts.settings.runs.shutdown_grace_seconds
+        log.info("stopping", signal=signal.Signals(number).name, grace=grace)
+        parts.notifier.stopping("stopping", grace + _AFTER_GRACE)
         parts.door.stop_accepting()
         async with trio.open_nursery() as nursery:
             hurry = trio.Event()

@@ -328,5 +328,5 @@ def check_exposure(server: ServerSettings) -> None:
     if server.tls_cert is None and not server.behind_proxy:
         raise ConfigError(
             f"listening on {server.host} without TLS would send tokens in the clear; set server.tls_cert and server.tls_key, "
-            "or, where a reverse proxy does TLS, server.behind_proxy = true, or listen on 127.0.0.1"
+            "or, where a reverse proxy does TLS, server.behind_proxy = true (--behind-proxy), or listen on 127.0.0.1"
         )

@@ -54,9 +54,9 @@ class Notifier:
         """A reload begins; `ready` ends it."""
         self.send(RELOADING="1", MONOTONIC_USEC=str(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000))
 
-    def stopping(self, status: str) -> None:
-        """The daemon is on its way out."""
-        self.send(STOPPING="1", STATUS=status)
+    def stopping(self, status: str, seconds: float) -> None:
+        """The daemon is on its way out, for at most so long, whatever TimeoutStopSec says; a shorter time takes none away."""
+        self.send(STOPPING="1", STATUS=status, EXTEND_TIMEOUT_USEC=str(int(seconds * 1e6)))
 
     async def watch(self, status: Callable[[], str]) -> None:
         """Feed the watchdog at half its interval, with a status line.

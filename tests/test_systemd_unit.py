@@ -40,11 +40,12 @@ def test_systemd_accepts_the_unit(files: Path, name: str) -> None:
 
 
 @needs_systemd
-def test_the_exposure_is_low(files: Path, record_property: object) -> None:
+def test_the_exposure_is_low(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = analyze("security", "--offline=true", str(files / "agentstream.service"))
     found = re.search(r"Overall exposure level for agentstream.service: ([0-9.]+)", done.stdout)
     assert found is not None, done.stderr
-    print(found[0])  # noqa: T201 - shown by CI with -rP
+    with capsys.disabled():
+        print(f"\n{found[0]}")  # noqa: T201 - for whoever reads what CI said
     assert float(found[1]) <= 2.0
 
 

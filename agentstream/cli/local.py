@@ -29,6 +29,7 @@ _data_dir_option = click.option("--data-dir", type=click.Path(file_okay=False), 
 def _load(config_file: str | None, overrides: dict[str, Any]) -> Settings:
     settings = config.load(overrides, toml_path=config_file)
     config.check_agents(settings, ADAPTERS)
+    config.check_extras(settings)
     check_exposure(settings.server)
     return settings
 
@@ -47,6 +48,11 @@ def _load(config_file: str | None, overrides: dict[str, Any]) -> Settings:
     help="Agents may work below it; may be given several times. [default: the current directory]",
 )
 @click.option("--no-auth", is_flag=True, help="Ask for no token; on loopback or a Unix socket only.")
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="A reverse proxy in front does TLS, and appends X-Forwarded-For; it is believed.",
+)
 @click.option("--demo", is_flag=True, help="Submit a demo work order and print its events.")
 def serve(
     config_file: str | None,
@@ -56,6 +62,7 @@ def serve(
     data_dir: str | None,
     workspace_roots: tuple[str, ...],
     no_auth: bool,
+    behind_proxy: bool,
     demo: bool,
 ) -> None:
     """Run the daemon. Prints "listening on http://HOST:PORT" once it accepts."""
@@ -67,6 +74,7 @@ def serve(
             "server.unix": unix,
             "server.data_dir": data_dir,
             "server.auth": False if no_auth else None,
+            "server.behind_proxy": behind_proxy or None,
             "runs.workspace_roots": workspace_roots or None,
         }
         load = partial(_load, config_file, flags)

@@ -266,6 +266,7 @@ class Orchestrator:
             )
             await self._journal.append([event], work_orders=[order])
             self._enqueue(order)
+        self._log.info("further run queued", work_order_id=order.id, resume=resume)
         return order
 
     async def cancel(
@@ -295,6 +296,7 @@ class Orchestrator:
             )
             await self._journal.append([event], work_orders=[live.order])
             self._outcomes["canceled"] += 1
+            self._log.info("work order canceled before it ran", work_order_id=work_order_id)
             live.ended.set()
         return live.order
 

@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 import stat
+import uuid
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
@@ -287,11 +288,13 @@ class Door:
 
 async def _refuse(stream: AnyStream, status: int, code: str, message: str) -> None:
     """Answer in the shape of the HTTP API and end the connection."""
-    body = orjson.dumps({"success": False, "error": {"code": code, "message": message}})
+    request_id = uuid.uuid4().hex
+    log.debug("a request was refused at the door", status=status, code=code, request_id=request_id)
+    body = orjson.dumps({"success": False, "error": {"code": code, "message": message}, "requestId": request_id})
     phrase = HTTPStatus(status).phrase
     head = (
         f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
     )
     with trio.move_on_after(_LINGER):
         await stream.send_all(head.encode() + body)

@@ -34,7 +34,20 @@ def test_every_command_explains_itself(command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("serve", ["--config", "--host", "--port", "--unix", "--data-dir", "--workspace-root", "--no-auth", "--demo"]),
+        (
+            "serve",
+            [
+                "--config",
+                "--host",
+                "--port",
+                "--unix",
+                "--data-dir",
+                "--workspace-root",
+                "--no-auth",
+                "--behind-proxy",
+                "--demo",
+            ],
+        ),
         ("run", ["--agent", "--cwd", "--json"]),
         ("submit", ["--workspace", "--agent", "--id", "--watch", "--url", "--token", "--data-dir"]),
         ("watch", ["--all", "--since", "--json"]),

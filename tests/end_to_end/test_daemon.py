@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -143,6 +144,26 @@ def test_replay_after_kill_9(tmp_path: Path) -> None:
         [failed] = watcher.events("run_failed")
         assert failed["errorCode"] == "INTERRUPTED"
         assert run_id not in find_processes().values()
+
+
+def test_the_log_has_a_line_for_each_change_and_nothing_of_what_was_said(daemon: Daemon) -> None:
+    with daemon, daemon.subscriber() as watcher:
+        watcher.subscribe("w")
+        daemon.submit("echo an-answer; echo a-complaint >&2; exit 3", id="w", env={"GREETING": "a-greeting"})
+        run_id = watcher.until("run_failed")["runId"]
+        watcher.until_ended("w")
+        daemon.stop()
+        lines = [json.loads(line) for line in daemon.errors]
+    about = [line for line in lines if line.get("work_order_id") == "w"]
+    assert [(line["event"], line["level"], line.get("run_id")) for line in about] == [
+        ("work order queued", "info", None),
+        ("run started", "info", run_id),
+        ("run ended", "info", run_id),
+    ]
+    assert about[-1]["status"] == "failed"
+    assert [line["event"] for line in lines if line not in about] == ["listening", "stopping", "stopped"]
+    everything = "".join(daemon.errors)
+    assert [text for text in ("an-answer", "a-complaint", "a-greeting", daemon.token) if text in everything] == []
 
 
 def test_one_data_directory_takes_one_daemon(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ async def test_what_is_refused(tmp_path: Path, request_text: str, status: int) -
             request += b"\r\n\r\n"
         refused = await exchange(stream, request)
         assert refused.startswith(b"HTTP/1.1 %d " % status), refused
+        if b"application/json" in refused:
+            head, _, body = refused.partition(b"\r\n\r\n")
+            problem = orjson.loads(body)
+            assert problem["success"] is False
+            assert b"x-request-id: " + problem["requestId"].encode() in head.lower()
         await stream.aclose()
         again = await trio.open_tcp_stream("127.0.0.1", service.port)
         assert (await exchange(again, get(service))).startswith(b"HTTP/1.1 200")
