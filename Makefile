@@ -10,17 +10,18 @@ READY  := $(VENV)/.ready
 FLAKE8_ASYNC := --disable ASYNC9,ASYNC109,ASYNC113,ASYNC124 \
 	--startable-in-context-manager run,watch,on_signal,run_forever,serve,sample_loop_lag,watch_tokens
 
-.PHONY: help run test check format bench docs soak clean
+.PHONY: help run test check format bench docs pictures soak clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make run     the daemon with a demo run to watch"
-	@echo "make test    every test that needs no account"
-	@echo "make check   format, lint, types, import direction, docs"
-	@echo "make bench   benchmarks, side by side with peers"
-	@echo "make docs    regenerate the generated reference pages"
-	@echo "make soak    the long tests"
-	@echo "make clean   remove what the other targets made"
+	@echo "make run       the daemon with a demo run to watch"
+	@echo "make test      every test that needs no account"
+	@echo "make check     format, lint, types, import direction, docs"
+	@echo "make bench     benchmarks, side by side with peers"
+	@echo "make docs      regenerate the generated reference pages"
+	@echo "make pictures  make the README's pictures again, from the real program"
+	@echo "make soak      the long tests"
+	@echo "make clean     remove what the other targets made"
 
 # pip 25.1 is the first that reads [dependency-groups].
 $(READY): pyproject.toml
@@ -54,6 +55,10 @@ soak: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m agentstream.reference docs
+
+pictures: $(READY)
+	$(BIN)/python -m tests.pictures.page
+	$(BIN)/python -m tests.pictures.recording
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -21,6 +21,7 @@ from rich.text import Text
 from agentstream.cli.lines import STATUS_STYLES, facts, line, tool_input
 from agentstream.cli.text import count, duration, many, money, one_line
 from agentstream.model.events import (
+    AgentSession,
     AgentToolCall,
     AgentUsage,
     ApprovalRequested,
@@ -59,6 +60,8 @@ class View:
     prompt: str = ""
     status: WorkOrderStatus = "queued"
     agent_type: str = ""
+    #: Where the agent works, as its session says.
+    workspace: str = ""
     started_at: datetime | None = None
     #: How the run ended and how long it took; None while it goes on.
     outcome: WorkOrderStatus | None = None
@@ -104,6 +107,8 @@ class View:
                 self.phase, self.percentage = event.current_phase, event.percentage
                 self.remaining = event.estimated_remaining_seconds
                 self.tool_calls = max(self.tool_calls, event.tool_call_count)
+            case AgentSession():
+                self.workspace = event.cwd or self.workspace
             case AgentToolCall():
                 self.tool_calls += 1
             case AgentUsage():
@@ -116,7 +121,7 @@ class View:
                 self.approvals.pop(event.request_id, None)
         if not isinstance(event, (*HEADER_ONLY, WorkOrderCreated)):
             # A panel shows the prompt anyway, and has one row for a line: of long output, the end.
-            text = line(event)
+            text = line(event, self.workspace)
             self.last.extend(part for part in text.split("\n", allow_blank=False)[-_PANEL_LINES:])
 
     def elapsed(self, now: datetime) -> float:
@@ -126,8 +131,8 @@ class View:
         return max(0.0, (now - self.started_at).total_seconds()) if self.started_at else 0.0
 
 
-def header(view: View, now: datetime) -> RenderableType:
-    """Phase, bar, tool calls, time and money on one row."""
+def header(view: View, now: datetime, *, brief: bool = False) -> RenderableType:
+    """Phase, bar, tool calls, time and money on one row; ``brief``: only as much as leaves the bar its place in a panel."""
     status = view.outcome or view.status
     row = Table.grid(padding=(0, 2), expand=True)
     row.add_column(no_wrap=True)
@@ -138,16 +143,16 @@ def header(view: View, now: datetime) -> RenderableType:
         state = Text("Asking", "bold yellow")
     else:
         state = Text(view.phase if status == "running" else status, f"bold {style}")
-    told = facts(
-        f"{view.percentage} %",
-        many(view.tool_calls, "tool call"),
-        duration(view.elapsed(now)),
-        f"about {duration(view.remaining)} left" if view.remaining and status == "running" else None,
+    left = view.remaining if view.remaining is not None and view.remaining >= 1 and status == "running" else None
+    elapsed = duration(view.elapsed(now), ticking=view.outcome is None)
+    told = [f"{view.percentage} %", many(view.tool_calls, "tool call"), elapsed]
+    more = [
+        f"about {duration(left, ticking=True)} left" if left is not None else None,
         f"{count(view.tokens)} tokens" if view.tokens else None,
         money(view.cost) if view.cost else None,
-    )
+    ]
     bar = ProgressBar(total=100, completed=view.percentage, complete_style=style, finished_style=style)
-    row.add_row(state, bar, Text(told, "bright_black"))
+    row.add_row(state, bar, Text(facts(*told, *([] if brief else more)), "bright_black"))
     return row
 
 
@@ -165,10 +170,14 @@ def panel(view: View, now: datetime) -> Panel:
     lines = Text("\n").join(view.last)
     lines.no_wrap, lines.overflow = True, "ellipsis"
     return Panel(
-        Group(header(view, now), Text(one_line(view.prompt, 200), "italic", no_wrap=True, overflow="ellipsis"), lines),
+        Group(
+            header(view, now, brief=True),
+            Text(one_line(view.prompt, 200), "italic", no_wrap=True, overflow="ellipsis"),
+            lines,
+        ),
         title=title,
         title_align="left",
-        border_style=STATUS_STYLES[view.status],
+        border_style="yellow" if view.approvals else STATUS_STYLES[view.status],
         height=_PANEL_HEIGHT,
     )
 

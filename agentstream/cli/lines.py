@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import attrs
 import orjson
 from rich.text import Text
 
@@ -43,7 +44,7 @@ from agentstream.model.events import (
     WorkOrderUpdated,
 )
 
-#: No emoji: terminals disagree on their width.
+#: No emoji, and nothing that Unicode made wide later (☰): terminals disagree on their width.
 TOOL_STYLES: Final[Mapping[ToolName, tuple[str, str]]] = {
     "Read": ("◇", "cyan"),
     "Write": ("✚", "green"),
@@ -67,9 +68,22 @@ _FILE_STYLES: Final = {"created": ("+", "green"), "modified": ("~", "yellow"), "
 _TELLING: Final = ("command", "file_path", "path", "pattern", "query", "url", "description", "prompt")
 
 
-def line(event: Event) -> Text:
-    """What a person should see of an event."""
+def line(event: Event, workspace: str = "") -> Text:
+    """What a person should see of an event. Paths below ``workspace``, if it is known, are shown without it.
+
+    Not in questions: who allows something must see it as it is.
+    """
+    if workspace:
+        match event:
+            case AgentToolCall():
+                event = attrs.evolve(event, input=_shorter(event.input, f"{workspace}/"))
+            case AgentToolResult():
+                event = attrs.evolve(event, content_preview=event.content_preview.replace(f"{workspace}/", ""))
     return _LINES[type(event)](event)
+
+
+def _shorter(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: value.replace(prefix, "") if isinstance(value, str) else value for key, value in given.items()}
 
 
 def tool_input(given: Mapping[str, Any]) -> str:
@@ -80,6 +94,8 @@ def tool_input(given: Mapping[str, Any]) -> str:
             value = " ".join(value)
         if isinstance(value, str) and value:
             return one_line(value)
+    if isinstance(todos := given.get("todos"), list):
+        return many(len(todos), "item")
     return one_line(orjson.dumps(given, default=str, option=orjson.OPT_NON_STR_KEYS).decode()) if given else ""
 
 
@@ -199,7 +215,7 @@ def _agent_usage(event: AgentUsage) -> Text:
 def _agent_plan(event: AgentPlan) -> Text:
     done = sum(item.status == "completed" for item in event.items)
     current = next((item.content for item in event.items if item.status == "in_progress"), "")
-    return _made("☰", "bold", f"plan {done}/{len(event.items)}", one_line(current))
+    return _made("≡", "bold", f"plan {done}/{len(event.items)}", one_line(current))
 
 
 def _agent_rate_limit(event: AgentRateLimit) -> Text:

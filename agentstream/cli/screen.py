@@ -14,18 +14,23 @@ from types import TracebackType
 from typing import Final, Protocol, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
+from rich.containers import Lines
 from rich.live import Live
 from rich.text import Text
 
 from agentstream.cli.board import HEADER_ONLY, Board, ask, header, side_by_side
 from agentstream.cli.lines import line
 from agentstream.cli.text import one_line, safe_json
-from agentstream.model.events import AgentOutputDelta, Event
+from agentstream.model.events import AgentOutputDelta, AgentThinking, AgentToolResult, Event
 
 #: Redraws a second of a live terminal; above this nobody sees a difference.
 FRAMES_PER_SECOND: Final = 8
 #: Lines that may wait for the next redraw during a long replay.
 _MAX_WAITING: Final = 500
+#: Columns that a text gets also where the terminal has less.
+_NARROW: Final = 20
+#: Lines that only tell the beginning of something.
+_PREVIEWS: Final = (AgentThinking, AgentToolResult)
 
 
 class Screen(Protocol):
@@ -135,7 +140,7 @@ class LiveScreen(_Base):
         view = self._board.take(event)
         if not self._several:
             if not isinstance(event, HEADER_ONLY):
-                self._waiting.append(_stamped(event))
+                self._waiting.append(_stamped(event, workspace=view.workspace, on=self._console))
         elif view.ended:
             self._waiting.append(_stamped(event, several=True).append(f" {one_line(view.prompt, 60)}"))
             self._board.forget(event.work_order_id)
@@ -165,17 +170,23 @@ class LiveScreen(_Base):
         self._drawn = time.monotonic()
 
 
-def _stamped(event: Event, *, several: bool = False) -> Text:
-    """A line with its time of day; the further lines of a long text stand below the first."""
+def _stamped(event: Event, *, several: bool = False, workspace: str = "", on: Console | None = None) -> Text:
+    """A line with its time of day; the further lines of a long text stand below the first.
+
+    ``on`` a terminal it is folded to its width, and what is a preview anyway is cut to one row.
+    """
+    text = line(event, workspace)
     if isinstance(event, AgentOutputDelta):
-        return line(event)
+        return text
     head = f"{event.timestamp.astimezone():%H:%M:%S} " + (f"{one_line(event.work_order_id, 40)} " if several else "")
-    first, *rest = line(event).split("\n", allow_blank=True) or [Text()]
-    text = Text.assemble((head, "bright_black"), first)
-    for further in rest:
-        text.append("\n" + " " * len(head))
-        text.append_text(further)
-    return text
+    if on is None:
+        lines = text.split("\n", allow_blank=True)
+    elif isinstance(event, _PREVIEWS):
+        text.truncate(max(_NARROW, on.width - len(head)), overflow="ellipsis")
+        lines = Lines([text])
+    else:
+        lines = text.wrap(on, max(_NARROW, on.width - len(head)))
+    return Text.assemble((head, "bright_black"), Text("\n" + " " * len(head)).join(lines))
 
 
 def choose(*, as_json: bool, several: bool, keys: bool) -> Screen:

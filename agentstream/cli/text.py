@@ -40,9 +40,9 @@ def one_line(text: str, limit: int = 160) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def duration(seconds: float) -> str:
-    """``0.8 s``, ``1:05``, ``2:03:04``."""
-    if seconds < 10:
+def duration(seconds: float, *, ticking: bool = False) -> str:
+    """``0.8 s``, ``1:05``, ``2:03:04``; whole seconds where it is ``ticking``, since tenths would only flicker."""
+    if seconds < 10 and not ticking:
         return f"{max(seconds, 0.0):.1f} s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

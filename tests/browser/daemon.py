@@ -25,8 +25,9 @@ FINAL = ("succeeded", "failed", "canceled")
 class Daemon:
     """``agentstream serve`` on a data directory and a port of its own; it can be stopped and started again on both."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *flags: str) -> None:
         self.directory = directory
+        self._flags = flags
         self.data_dir = directory / "data"
         self.workspaces = directory / "workspaces"
         self.workspaces.mkdir(parents=True)
@@ -53,7 +54,7 @@ class Daemon:
     def start(self) -> None:
         """Start it and wait until it accepts."""
         command = [str(Path(sys.executable).with_name("agentstream")), "serve", "--port", str(self.port)]
-        command += ["--data-dir", str(self.data_dir), "--workspace-root", str(self.workspaces)]
+        command += ["--data-dir", str(self.data_dir), "--workspace-root", str(self.workspaces), *self._flags]
         with (self.directory / "stderr").open("a") as errors:
             self._process = subprocess.Popen(
                 command,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,9 @@ from agentstream.cli.screen import JsonScreen, LiveScreen, PlainScreen, choose
 from agentstream.model import wire
 from agentstream.model.events import (
     AgentOutput,
+    AgentSession,
     AgentToolCall,
+    AgentToolResult,
     ApprovalRequested,
     ProgressUpdate,
     RunStarted,
@@ -84,6 +87,19 @@ def test_live_shows_lines_above_a_header() -> None:
     assert out.rindex("30 %") > out.rindex("$ Bash ls")
 
 
+def test_live_shows_paths_as_they_are_below_the_workspace_but_questions_whole() -> None:
+    console = terminal(120)
+    command = {"command": "cat /ws/a.txt /ws2/b.txt"}
+    with LiveScreen(several=False, keys=True, live_console=console) as screen:
+        screen.show(AgentSession(**RUN, session_id="s", cwd="/ws"), "")
+        screen.show(AgentToolCall(**RUN, tool_use_id="t", tool="Bash", tool_name="Bash", input=command), "")
+        screen.redraw()
+        assert "$ Bash cat a.txt /ws2/b.txt" in written(console)
+        screen.show(ApprovalRequested(**RUN, request_id="q-1", tool_name="Bash", input=command, expires_at=MOMENT), "")
+        screen.redraw()
+    assert "? allow Bash cat /ws/a.txt /ws2/b.txt [y/n]" in written(console)
+
+
 def test_live_asks_below_and_says_how_to_answer() -> None:
     request = ApprovalRequested(
         **RUN, request_id="q-1", tool_name="Bash", input={"command": "rm -r build"}, expires_at=MOMENT
@@ -108,6 +124,25 @@ def test_live_shows_several_and_a_line_for_each_that_ended() -> None:
         screen.show(WorkOrderUpdated(**{**ORDER, "work_order_id": "w-2"}, status="failed"), "")
         assert list(screen.board.views) == ["w-1"]
     assert "● failed task of w-2" in written(console)
+
+
+def test_live_folds_below_the_first_line_and_cuts_previews_to_one_row() -> None:
+    console = terminal(60)
+    with LiveScreen(several=False, keys=False, live_console=console) as screen:
+        screen.show(AgentOutput(**RUN, content="first " + "word " * 15 + "last\nsecond"), "")
+        result = AgentToolResult(
+            **RUN, tool_use_id="t", success=True, content_preview="x" * 100, content_length=100, duration_ms=1
+        )
+        screen.show(result, "")
+    lines = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", written(console)).splitlines()
+    first = next(number for number, text in enumerate(lines) if "first" in text)
+    indent = " " * lines[first].index("first")
+    assert [text.rstrip() for text in lines[first + 1 : first + 3]] == [
+        indent + "word " * 6 + "last",
+        indent + "second",
+    ]
+    assert [len(text) for text in lines if "xxx" in text] == [60]
+    assert any(text.endswith("x…") for text in lines)
 
 
 def test_live_bounds_what_waits_for_the_next_redraw() -> None:

@@ -49,6 +49,7 @@ def test_one_line_is_one_bounded_line(text: str, limit: int) -> None:
     [
         (duration(-1), "0.0 s"),
         (duration(9.96), "10.0 s"),
+        (duration(8.9, ticking=True), "8 s"),
         (duration(59.9), "59 s"),
         (duration(61), "1:01"),
         (duration(7384), "2:03:04"),

@@ -1,6 +1,6 @@
 """The pictures of the page in docs/images, made from the real daemon with the demo agent.
 
-Run as ``python -m tests.browser.screenshots``.
+Run as ``python -m tests.pictures.page``.
 """
 
 from __future__ import annotations
