@@ -32,7 +32,7 @@ class RunRequest:
     """Everything an adapter needs to know to start its program once."""
 
     prompt: str
-    #: Absolute path of the workspace, which exists.
+    #: Path of the workspace, which exists. `Driver` makes it absolute before an adapter sees it.
     cwd: str
     work_order_id: str = "adhoc"
     #: Unique: processes that were left behind are found by it.

@@ -159,6 +159,7 @@ class Driver:
         available = self.is_available(request.env)
         if not available:
             raise AgentUnavailable(available.problem or "this agent can't run here")
+        request = attrs.evolve(request, cwd=os.path.abspath(request.cwd))
         bounds = limits or self.limits
         if request.idle_timeout_seconds is not None:
             bounds = attrs.evolve(bounds, idle_timeout=request.idle_timeout_seconds)

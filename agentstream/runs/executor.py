@@ -154,7 +154,8 @@ class StreamingExecutor:
         if self._used:
             raise RuntimeError("a StreamingExecutor runs one command once; make another one")
         self._used = True
-        directory = str(cwd) if cwd is not None else str(Path.cwd())
+        # Absolute: the agent is started by a process that works elsewhere.
+        directory = str(Path.cwd() / (cwd or ""))
         request = self._request or RunRequest(
             prompt="", cwd=directory, work_order_id=self.work_order_id, run_id=self.run_id
         )

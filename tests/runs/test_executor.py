@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from agentstream.agents.base import RunRequest
 from agentstream.errors import ExecutionCancelled
 from agentstream.model.events import (
     AgentError,
@@ -31,6 +32,7 @@ from agentstream.model.limits import MAX_EVENT_BYTES
 from agentstream.model.orders import StreamingOptions
 from agentstream.model.result import ExecutionResult
 from agentstream.model.wire import event_body
+from agentstream.runs.driver import driver_for
 from agentstream.runs.executor import StreamingExecutor
 from agentstream.runs.process import RUN_ID_VARIABLE, find_processes
 from agentstream.runs.spec import RunLimits
@@ -166,6 +168,16 @@ async def test_file_changes_are_told_before_the_end(run_id: str, tmp_path: Path)
     }
     assert changes == {"old": ("modified", 3), "new": ("created", 4)}
     assert isinstance(result.events[-1], RunCompleted)
+
+
+async def test_a_relative_directory_is_the_callers(
+    run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (await executor(run_id).execute(*shell("pwd"), cwd="below")).stdout == f"{tmp_path / 'below'}\n"
+    result = await driver_for("command").run(RunRequest(prompt="pwd", cwd="below"))
+    assert result.stdout == f"{tmp_path / 'below'}\n"
 
 
 async def test_progress_never_falls_and_is_100_only_at_the_end(run_id: str) -> None:
