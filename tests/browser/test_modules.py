@@ -227,6 +227,81 @@ def test_a_gap_is_shown(page: Page) -> None:
     assert rows == ["Run 1, demo", "Events 2 to 400 are no longer kept.", "after"]
 
 
+def test_what_is_of_no_run_is_told_in_the_run_before_it_or_the_first(page: Page) -> None:
+    def order(kind: str, seq: int, **fields: Any) -> dict[str, Any]:
+        return {key: value for key, value in event(kind, seq, **fields).items() if key != "runId"}
+
+    waiting = [order("work_order_created", 1, taskPrompt="do it", status="queued")]
+    assert reduced(page, waiting, "state.detail.prologue.log.rows.map(row => row.text)") == ["do it"]
+    runs = reduced(
+        page,
+        [
+            *waiting,
+            order("work_order_updated", 2, status="running"),
+            event("run_started", 3, runNumber=1, agentType="demo"),
+            order("work_order_updated", 4, status="queued"),
+            {**event("run_started", 5, runNumber=2, agentType="demo"), "runId": "r2"},
+            order("work_order_updated", 6, status="succeeded"),
+        ],
+        "[...state.detail.runs.values()].map(run => [run.log.complete, run.log.rows.map(row => row.seq)])",
+    )
+    assert runs == [[True, [1, 2, 3, 4]], [True, [5, 6]]]
+
+
+def test_the_list_shows_all_on_demand(page: Page) -> None:
+    found = page.evaluate(
+        """async () => {
+            const { OrderList } = await import('/views/order-list.js');
+            const { createState, MAX_ORDERS } = await import('/store.js');
+            const state = createState();
+            const order = { prompt: 'p', agentType: 'demo', status: 'succeeded', progress: null, runStartedAt: null };
+            const add = number => state.orders.set(
+                `w${number}`, { ...order, id: `w${number}`, createdAt: number, updatedAt: number });
+            for (let number = 1; number <= 450; number += 1) add(number);
+            let asked = 0;
+            const view = { now: 1000, selected: null, hasMore: true, loaded: true };
+            const list = new OrderList(async () => { asked += 1; add(0); view.hasMore = false; });
+            const more = () => [...list.element.querySelectorAll('button')].find(button => button.textContent === 'Load more');
+            const seen = () => [list.element.querySelectorAll('.order').length, asked, more().hidden];
+            list.render(state, view);
+            const steps = [seen()];
+            for (let click = 0; click < 2; click += 1) {
+                more().click();
+                await new Promise(resolve => setTimeout(resolve));
+                steps.push(seen());
+            }
+            for (let number = 451; number <= MAX_ORDERS; number += 1) add(number);
+            view.hasMore = true;
+            list.render(state, view);
+            const end = () => !list.element.querySelector('.list-end').hidden;
+            const before = end();
+            for (const order of state.orders.values()) if (order.id === 'w7') order.prompt = 'needle';
+            list.element.querySelector('input').value = 'needle';
+            list.render(state, view);
+            return { steps, before, after: [...seen(), end()] };
+        }"""
+    )
+    assert found["steps"] == [[200, 0, False], [400, 0, False], [451, 1, True]]
+    assert found["before"] is False
+    assert found["after"] == [1, 1, True, True]
+
+
+def test_a_page_that_stays_open_lets_go_of_the_oldest_that_ended(page: Page) -> None:
+    left = page.evaluate(
+        """async () => {
+            const store = await import('/store.js');
+            const state = store.createState();
+            for (let number = 0; number < store.MAX_ORDERS + 600; number += 1) {
+                store.reduce(state, { type: 'work_order_created', workOrderId: `w${number}`, taskPrompt: 'p', seq: number + 1,
+                    status: number ? 'succeeded' : 'queued', timestamp: new Date(number).toISOString() });
+            }
+            return { size: state.orders.size, waiting: state.orders.has('w0'), old: state.orders.has('w1'), max: store.MAX_ORDERS };
+        }"""
+    )
+    assert left["size"] <= left["max"] + 500
+    assert (left["waiting"], left["old"]) == (True, False)
+
+
 def test_another_journal_begins_anew(page: Page) -> None:
     lost = {
         "type": "gap",

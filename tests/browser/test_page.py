@@ -276,6 +276,39 @@ def test_the_list_is_filtered_and_lives(page: Page, daemon: Daemon) -> None:
     expect(navigation.get_by_role("link")).to_have_count(2)
 
 
+def test_what_needs_somebody_and_what_runs_is_on_top(page: Page, daemon: Daemon) -> None:
+    daemon.wait(ended := daemon.submit("group ended"))
+    asking = daemon.submit("group asking", scenario="approval", permissionMode="default")
+    running = daemon.submit("group running", scenario="long")
+    navigation = page.get_by_role("navigation")
+    navigation.get_by_label("Filter work orders by their text").fill("group ")
+    expect(navigation.get_by_role("heading")).to_have_text(["Needs you", "Running", "Ended"])
+    titles = navigation.locator(".order-title")
+    expect(titles).to_have_text(["group asking", "group running", "group ended"])
+    # It moves while it has the focus, and keeps it.
+    link = navigation.get_by_role("link", name="group running")
+    link.focus()
+    daemon.call("DELETE", f"/work-orders/{running}")
+    expect(navigation.get_by_role("heading")).to_have_text(["Needs you", "Ended"])
+    expect(titles).to_have_text(["group asking", "group running", "group ended"])
+    expect(link).to_be_focused()
+    daemon.call("DELETE", f"/work-orders/{asking}")
+    daemon.wait(asking)
+    show(page, daemon, ended)
+    expect(rows(page).first).to_be_visible()
+
+
+def test_activity_begins_with_the_order_and_shows_one_that_waits(page: Page, daemon: Daemon) -> None:
+    order = daemon.submit("from the beginning", scenario="approval", permissionMode="acceptEdits")
+    daemon.wait(order)
+    show(page, daemon, order)
+    for _ in range(2):
+        expect(rows(page).nth(0)).to_contain_text("Createdfrom the beginning")
+        expect(rows(page).nth(1)).to_contain_text("Statusqueued → running")
+        expect(rows(page).nth(2)).to_contain_text("StartedRun 1, demo")
+        page.reload()
+
+
 def test_an_unknown_work_order_is_said_to_be_unknown(open_page: OpenPage, daemon: Daemon) -> None:
     page = open_page()
     show(page, daemon, "no-such-work-order")

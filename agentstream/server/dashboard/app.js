@@ -199,7 +199,8 @@ function draw() {
   tabs.count("tools", run?.calls.length ?? 0, compact(run?.toolCalls ?? 0));
   tabs.count("files", run?.files.size ?? 0, compact(run?.files.size ?? 0));
   tabs.count("errors", run?.errorCount ?? 0, compact(run?.errorCount ?? 0), "bad");
-  ({ activity, tools, output, files, errors })[tabs.selected].render(run, !detail.replaying);
+  if (tabs.selected === "activity") activity.render(run ?? detail.prologue, !detail.replaying);
+  else ({ tools, output, files, errors })[tabs.selected].render(run);
 }
 
 function counts() {

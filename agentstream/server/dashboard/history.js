@@ -44,19 +44,23 @@ export class History {
    */
   async _before(run, seq) {
     const { detail } = this._state;
+    const isFirst = detail.runIds[0] === run.id;
     for (let reach = PAGE; ; reach *= 2) {
       const from = Math.max(0, seq - 1 - reach);
       const rows = [];
+      // Events without a run belong to the run before them; before the first run, to that.
+      let owner = from === 0 && isFirst ? run.id : null;
       for (let after = from; after < seq - 1; ) {
         const page = await this._page(after, PAGE);
         for (const event of page.items) {
-          const row = event.seq < seq && event.runId === run.id ? rowOf(event, run, detail.order?.workspace) : null;
+          owner = event.runId ?? (isFirst && event.type === "work_order_created" ? run.id : owner);
+          const row = event.seq < seq && owner === run.id ? rowOf(event, run, detail.order?.workspace) : null;
           if (row) rows.push(row);
         }
         if (page.lastSeq <= after) break;
         after = page.lastSeq;
       }
-      if (rows.length || from === 0) return { rows, complete: from === 0 || rows[0].type === "run_started" };
+      if (rows.length || from === 0) return { rows, complete: from === 0 || rows[0].type === (isFirst ? "work_order_created" : "run_started") };
     }
   }
 }

@@ -11,6 +11,10 @@ export const FINAL = new Set(["succeeded", "failed", "canceled"]);
 
 // Rows that earlier runs keep when a further run starts; scrolling back loads the rest.
 const EARLIER_RUN_ROWS = 2_000;
+// Work orders in the list: about 300 bytes each. A page that stays open while more come lets go of the oldest that have ended.
+export const MAX_ORDERS = 10_000;
+// Dropped at once, so that sorting is rare.
+const ORDERS_CHUNK = 500;
 
 export function createState() {
   return { orders: new Map(), ordersVersion: 0, approvals: new Map(), asking: new Set(), detail: null };
@@ -23,6 +27,10 @@ export function openDetail(state, id) {
     order: null,
     runs: new Map(),
     runIds: [],
+    /** What happened before its first run, in the shape of one; when that starts, it begins with this. */
+    prologue: createRun(null),
+    /** The run of the last event that had one. */
+    current: null,
     /** The highest `seq` that was taken: whatever isn't above it came twice. */
     lastSeq: 0,
     /** The `id` of the message that subscribed to it. */
@@ -33,6 +41,11 @@ export function openDetail(state, id) {
     version: 0,
   };
   return state.detail;
+}
+
+/** The order of the list. */
+export function newestFirst(a, b) {
+  return b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1);
 }
 
 // --- the list ----------------------------------------------------------------------------------------------------------
@@ -62,6 +75,13 @@ export function putOrder(state, order) {
   state.ordersVersion += 1;
 }
 
+function dropOldest(state) {
+  if (state.orders.size < MAX_ORDERS + ORDERS_CHUNK) return;
+  for (const order of [...state.orders.values()].sort(newestFirst).slice(MAX_ORDERS)) {
+    if (FINAL.has(order.status)) state.orders.delete(order.id);
+  }
+}
+
 function listEvent(state, event) {
   const at = Date.parse(event.timestamp);
   let order = state.orders.get(event.workOrderId);
@@ -71,6 +91,7 @@ function listEvent(state, event) {
     order = { id: event.workOrderId, prompt: event.taskPrompt, agentType: "", createdAt: at, updatedAt: at, status: event.status, runCount: 0, progress: null, runId: null, runStartedAt: null, error: null, whole: false };
     state.orders.set(order.id, order);
     state.ordersVersion += 1;
+    dropOldest(state);
     return;
   }
   switch (event.type) {
@@ -169,12 +190,15 @@ export function putRun(detail, wire) {
 function detailEvent(state, event, reading) {
   const detail = state.detail;
   const { order } = detail;
-  const run = event.runId ? runOf(detail, event.runId) : detail.runs.get(detail.runIds.at(-1));
+  // What a work order does between two runs is told in the one before.
+  const run = event.runId ? runOf(detail, event.runId) : detail.current ?? detail.prologue;
+  if (event.runId) detail.current = run;
   if (event.type === "run_started") {
+    if (event.runNumber === 1) run.log.prepend(detail.prologue.log.rows, true);
     for (const other of detail.runs.values()) if (other !== run) other.log.shrink(EARLIER_RUN_ROWS);
   }
   if (event.type.startsWith("work_order_") && order && event.status) order.status = event.status;
-  if (run) runEvent(run, event, order?.workspace, reading);
+  runEvent(run, event, order?.workspace, reading);
   if (event.type.startsWith("work_order_") || event.type.startsWith("run_")) detail.version += 1;
 }
 
@@ -245,11 +269,8 @@ function gap(state, message) {
     return;
   }
   const detail = state.detail;
-  const run = detail.runs.get(detail.runIds.at(-1));
-  const row = rowOf({ ...message, seq: message.toSeq }, run);
-  if (run) {
-    run.log.append(row, false);
-    run.log.complete = true;
-  }
+  const run = detail.current ?? detail.runs.get(detail.runIds.at(-1)) ?? detail.prologue;
+  run.log.append(rowOf({ ...message, seq: message.toSeq }, run), false);
+  run.log.complete = true;
   detail.lastSeq = Math.max(detail.lastSeq, message.toSeq);
 }

@@ -61,7 +61,7 @@ export class Timeline {
     this._svg.setAttribute("height", height);
     this._svg.replaceChildren(...nodes);
     const parts = lanes.map((tool) => `${tool} ${grouped(counts.get(tool))}`);
-    this._summary = `${grouped(calls.length)} tool calls in ${wholeSeconds(span)}: ${parts.join(", ")}`;
+    this._summary = `${grouped(calls.length)} tool call${calls.length === 1 ? "" : "s"} in ${wholeSeconds(span)}: ${parts.join(", ")}`;
     this._svg.setAttribute("aria-label", `Timeline. ${this._summary}`);
     if (!this._svg.matches(":hover")) setText(this._note, this._summary);
   }

@@ -43,7 +43,7 @@ export class Tools {
     this._calls = calls;
     const failed = calls.reduce((sum, call) => sum + (call.ok === false ? 1 : 0), 0);
     const open = calls.reduce((sum, call) => sum + (call.ms === null ? 1 : 0), 0);
-    const parts = [`${grouped(calls.length)} calls`];
+    const parts = [`${grouped(calls.length)} call${calls.length === 1 ? "" : "s"}`];
     if (failed) parts.push(`${grouped(failed)} failed`);
     if (open && run.status === "running") parts.push(`${grouped(open)} under way`);
     if (run?.callsDropped) parts.push(`${grouped(run.callsDropped)} earlier ones are not shown`);
