@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from agentstream.agents.demo import program_command
 from tests.cli import program
+from tests.pictures.terminal import Terminal
 
 
 def alive(pid: int) -> bool:
@@ -83,6 +89,26 @@ def test_settings_may_replace_the_program(tmp_path: Path) -> None:
     )
     assert status == 0
     assert '"content":"instead of the script"' in out
+
+
+def test_questions_are_answered_by_a_key(tmp_path: Path) -> None:
+    asking = ("--input-format=stream-json", "--permission-prompt-tool=stdio", "--scenario=approval", "--pace=0")
+    claude = tmp_path / "claude"
+    # Whatever options Claude Code would get.
+    claude.write_text(f"#!/bin/sh\nexec {shlex.join((*program_command(), *asking))}\n")
+    claude.chmod(0o755)
+    command = [sys.executable, "-m", "agentstream", "run", "say hello"]
+    env = {**program.environment(tmp_path), "TERM": "xterm", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with Terminal(command, columns=100, rows=40, env=env, cwd=tmp_path) as terminal:
+        terminal.until("[y/n]")
+        assert "? allow Write" in terminal.text
+        # A key counts only once the question stands there, and there are two.
+        deadline = time.monotonic() + program.PATIENCE
+        while "✔ completed" not in terminal.text and time.monotonic() < deadline:
+            terminal.press("y")
+            terminal.film(0.1)
+        assert terminal.text.count("✓ allowed") == 2
+    assert (tmp_path / "demo" / "hello.sh").exists()
 
 
 def test_limits_and_sandbox_of_the_settings_hold_here_too(tmp_path: Path) -> None:
