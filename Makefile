@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+USABLE := $(VENV)/.usable
 READY  := $(VENV)/.ready
 
 # Left out: ASYNC9xx and ASYNC109 (trio's own guarantees, not for applications), ASYNC113 (our context managers start tasks on
@@ -24,13 +25,17 @@ help:
 	@echo "make clean     remove what the other targets made"
 
 # pip 25.1 is the first that reads [dependency-groups].
-$(READY): pyproject.toml
+$(USABLE): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(READY): $(USABLE)
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $@
 
-run: $(READY)
+run: $(USABLE)
 	$(BIN)/agentstream serve --demo
 
 test: $(READY)

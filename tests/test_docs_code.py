@@ -18,12 +18,14 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import pytest
+import yaml
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
@@ -80,6 +82,7 @@ class Reader:
         for name, text in (("sudo", SUDO), ("claude", CLAUDE.format(demo=shlex.join(program_command())))):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
+        as_they_are = f"--assume-old={sys.prefix}/.usable --assume-old={sys.prefix}/.ready"
         self._env = {
             "PATH": os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"])),
             "HOME": str(home),
@@ -87,7 +90,7 @@ class Reader:
             "AGENTSTREAM_SERVER_PORT": "0",
             "AGENTSTREAM_AGENTS": json.dumps({"demo": {"command": QUICK_DEMO}}),
             # The environment that runs this test, and only one test of all.
-            "MAKEFLAGS": f"--assume-old={sys.prefix}/.ready -- VENV={sys.prefix} ARGS=tests/agents/test_registry.py",
+            "MAKEFLAGS": f"{as_they_are} -- VENV={sys.prefix} ARGS=tests/agents/test_registry.py",
         }
         self._profile.touch()
 
@@ -180,6 +183,14 @@ class Reader:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         assert self.run(f"agentstream config check --config {path}") == "the settings are right\n"
+
+    def yaml(self, text: str) -> None:
+        """Prometheus' configuration: what it would ask has an answer."""
+        for job in yaml.safe_load(text)["scrape_configs"]:
+            for target in [target for some in job["static_configs"] for target in some["targets"]]:
+                self.start("agentstream serve --workspace-root ~/projects")
+                with urllib.request.urlopen(self._as_here(f"http://{target}") + "/metrics", timeout=PATIENCE) as answer:
+                    assert b"agentstream_runs_total" in answer.read()
 
     def json(self, text: str) -> None:
         """A message to the daemon, as the published schema has it."""
