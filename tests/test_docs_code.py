@@ -26,6 +26,7 @@ from typing import Final, Self
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
@@ -47,6 +48,7 @@ PAGES: Final = {
 #: Commands that nobody runs here, each with the reason.
 NOT_RUN: Final = {
     "pip install .": "fetches what it needs from a package index; every target of the Makefile installs with pip",
+    "pip install 'agentstream[otel]'": "the same",
 }
 QUICK_DEMO: Final = [*program_command(), "--pace=0"]
 #: What these start goes on until somebody stops it.
@@ -105,7 +107,7 @@ class Reader:
     # --- a shell -------------------------------------------------------------------------------------------------------
 
     def _as_here(self, text: str) -> str:
-        return text.replace("http://127.0.0.1:7171", self.address) if self.address else text
+        return text.replace("127.0.0.1:7171", self.address.removeprefix("http://")) if self.address else text
 
     def run(self, command: str, *, cwd: Path = ROOT) -> str:
         """What a command prints; what it exports is kept. It must succeed."""
@@ -185,12 +187,13 @@ class Reader:
         assert self.run(f"agentstream config check --config {path}") == "the settings are right\n"
 
     def yaml(self, text: str) -> None:
-        """Prometheus' configuration: what it would ask has an answer."""
-        for job in yaml.safe_load(text)["scrape_configs"]:
-            for target in [target for some in job["static_configs"] for target in some["targets"]]:
-                self.start("agentstream serve --workspace-root ~/projects")
-                with urllib.request.urlopen(self._as_here(f"http://{target}") + "/metrics", timeout=PATIENCE) as answer:
-                    assert b"agentstream_runs_total" in answer.read()
+        """A job of Prometheus: each target gives metrics to somebody who has no token."""
+        self.start("agentstream serve --workspace-root ~/projects")
+        for job in yaml.safe_load(self._as_here(text))["scrape_configs"]:
+            for target in (target for given in job["static_configs"] for target in given["targets"]):
+                with urllib.request.urlopen(f"http://{target}/metrics", timeout=PATIENCE) as answer:
+                    families = list(text_string_to_metric_families(answer.read().decode()))
+                assert any(family.name == "agentstream_work_orders" for family in families)
 
     def json(self, text: str) -> None:
         """A message to the daemon, as the published schema has it."""
