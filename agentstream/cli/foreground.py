@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
@@ -11,6 +11,7 @@ import click
 from agentstream import config
 from agentstream.agents.base import RunRequest
 from agentstream.cli import keys, screen, shell, watching
+from agentstream.cli.wishes import agent_options
 from agentstream.client.nursery import open_helpers
 from agentstream.errors import ExecutionCancelled
 from agentstream.model import wire
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("prompt")
-@click.option("--agent", "agent_type", default="claude-code", show_default=True, metavar="TYPE", help="Which agent.")
+@agent_options
 @click.option(
     "--cwd",
     default=".",
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Settings (TOML).")
 @click.option("--json", "as_json", is_flag=True, help="One event a line, as JSON.")
-def run(prompt: str, agent_type: str, cwd: str, config_file: str | None, as_json: bool) -> None:
+def run(prompt: str, agent_type: str, wishes: dict[str, Any], cwd: str, config_file: str | None, as_json: bool) -> None:
     """Run an agent once, in the foreground, without a daemon.
 
     PROMPT says what it should do; - reads it from standard input. Exit status: 0 succeeded, 1 failed, 130 canceled. Ctrl-C stops
@@ -51,6 +52,7 @@ def run(prompt: str, agent_type: str, cwd: str, config_file: str | None, as_json
         timeout_seconds=settings.runs.timeout_seconds,
         idle_timeout_seconds=settings.runs.idle_timeout_seconds,
         ask_approvals=can_ask and driver.capabilities().approvals,
+        **wishes,
     )
     shell.run(_execute, driver, request, _redactor(agent_type, settings), as_json=as_json, can_ask=can_ask)
 

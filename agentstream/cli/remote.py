@@ -17,6 +17,7 @@ from agentstream import config
 from agentstream.cli import keys, screen, shell, watching
 from agentstream.cli.lines import STATUS_STYLES
 from agentstream.cli.text import duration, money, one_line, safe, safe_json
+from agentstream.cli.wishes import agent_options
 from agentstream.client import Address, Api, connect
 from agentstream.client.nursery import open_helpers
 from agentstream.client.transport import segment
@@ -55,7 +56,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     help="Where the agent works; below one of the daemon's workspace roots.",
 )
-@click.option("--agent", "agent_type", default="claude-code", show_default=True, metavar="TYPE", help="Which agent.")
+@agent_options
 @click.option("--id", "work_order_id", metavar="ID", help="Your own id: submitting it again does nothing.")
 @click.option("--watch", "watched", is_flag=True, help="Watch it to its end; the exit status is the run's.")
 @click.option("--json", "as_json", is_flag=True, help="With --watch: one event a line, exactly as on the wire.")
@@ -64,6 +65,7 @@ def submit(
     prompt: str,
     workspace: str,
     agent_type: str,
+    wishes: dict[str, Any],
     work_order_id: str | None,
     watched: bool,
     as_json: bool,
@@ -80,6 +82,7 @@ def submit(
                 workspace_source=WorkspaceSource(type="local", path=workspace),
                 agent_type=agent_type,
                 id=work_order_id,
+                **wishes,
             )
         except ValueError:
             raise click.BadParameter(

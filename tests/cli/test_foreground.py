@@ -91,6 +91,23 @@ def test_settings_may_replace_the_program(tmp_path: Path) -> None:
     assert '"content":"instead of the script"' in out
 
 
+def test_wishes_reach_the_agent(tmp_path: Path) -> None:
+    claude = tmp_path / "claude"
+    claude.write_text('#!/bin/sh\necho "$@" >&2\n')
+    claude.chmod(0o755)
+    settings = tmp_path / "a.toml"
+    settings.write_text(f'[agents.claude-code]\ncommand = ["{claude}"]\n')
+    wishes = ["--model", "opus", "--permission-mode", "plan", "--allow-tool", "Read", "--allow-tool", "Bash(git log *)"]
+    wishes += ["--deny-tool", "WebFetch", "--resume", "5f0c"]
+    _, out, _ = program.run("run", "look", *wishes, "--config", str(settings), "--json", home=tmp_path)
+    (given,) = [event["message"] for event in map(json.loads, out.splitlines()) if event.get("code") == "STDERR"]
+    assert "--model=opus" in given
+    assert "--permission-mode=plan" in given
+    assert "--allowedTools=Read,Bash(git log *)" in given
+    assert "--disallowedTools=WebFetch" in given
+    assert "--resume=5f0c" in given
+
+
 def test_questions_are_answered_by_a_key(tmp_path: Path) -> None:
     asking = ("--input-format=stream-json", "--permission-prompt-tool=stdio", "--scenario=approval", "--pace=0")
     claude = tmp_path / "claude"

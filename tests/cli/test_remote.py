@@ -58,6 +58,16 @@ def test_submit_prints_the_id_and_watch_shows_it_to_its_end(daemon: Daemon) -> N
     assert agentstream(daemon, "watch", "first") == (0, out, "")
 
 
+def test_wishes_are_part_of_the_work_order(daemon: Daemon) -> None:
+    wishes = ("--permission-mode", "plan", "--allow-tool", "Read", "--deny-tool", "Bash", "--model", "small")
+    assert submit(daemon, "look", "--id", "wishes", *wishes)[0] == 0
+    status, out, _ = agentstream(daemon, "show", "wishes", "--json")
+    order = json.loads(out)["request"]
+    assert status == 0
+    assert (order["permissionMode"], order["model"]) == ("plan", "small")
+    assert (order["allowedTools"], order["disallowedTools"]) == (["Read"], ["Bash"])
+
+
 def test_watch_as_json_is_what_went_over_the_wire(daemon: Daemon) -> None:
     submit(daemon, "echo one; echo two", "--id", "wire")
     status, out, _ = agentstream(daemon, "watch", "wire", "--json")
