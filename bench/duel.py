@@ -1,8 +1,8 @@
 """One fan-out of one server to subscribers in another process, timed from outside.
 
-The protocol that every server here speaks: it prints its port; at the line ``go`` on stdin it sends EVENTS texts of SIZE
-bytes to all that are connected (RATE a second; 0: as fast as it can), the last one with ``~END~`` in it; at the line
-``stop`` it prints the CPU seconds since ``go`` (all threads, user and system) and exits.
+The protocol that every server here speaks: argv ends with EVENTS RATE SIZE CLIENTS; it prints its port; at the line ``go`` on stdin
+it sends EVENTS texts of SIZE bytes to all CLIENTS that are connected (RATE a second; 0: as fast as it can), the last one with
+``~END~`` in it; at the line ``stop`` it prints the CPU seconds since ``go`` (all threads, user and system) and exits.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import attrs
 
 #: Seconds for any one of these; only a hang meets it.
 PATIENCE = 120.0
+#: How the names of our servers begin.
+OURS = "agentstream"
 
 
 @attrs.frozen
@@ -54,43 +58,61 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-def start(argv: Sequence[str], *, quiet: bool = False) -> subprocess.Popen[str]:
-    """A child with pipes; use it as a context, and kill it. ``quiet``: what it logs is thrown away."""
+@contextmanager
+def child(argv: Sequence[str], *, quiet: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """A child with pipes, killed at the end. ``quiet``: what it logs is thrown away."""
     stderr = subprocess.DEVNULL if quiet else None
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True)
-
-
-def subscribers(port: int, count: int, *, subscribe: bool, mode: str) -> subprocess.Popen[str]:
-    """`bench.subscribers`, connected."""
-    child = start([sys.executable, "-m", "bench.subscribers", str(port), str(count), str(int(subscribe)), mode])
-    try:
-        ask(child)
-    except RuntimeError:
-        child.kill()
-        raise
-    return child
-
-
-def duel(server: Sequence[str], *, clients: int, events: int, rate: int, size: int, ours: bool = False) -> Outcome:
-    """Run it once. Raises RuntimeError when a subscriber missed an event."""
-    with start(
-        [*server, str(events), str(rate), str(size)] + ([str(clients)] if "write_loop" in server[-1] else [])
-    ) as one:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         try:
-            with subscribers(int(ask(one)), clients, subscribe=ours, mode="count") as other:
-                try:
-                    began = time.monotonic()
-                    tell(one, "go")
-                    seen = json.loads(ask(other))
-                    tell(one, "stop")
-                    cpu = float(ask(one))
-                finally:
-                    other.kill()
+            yield process
         finally:
-            one.kill()
-    if seen["frames"] != events:
-        raise RuntimeError(f"{server}: a subscriber got {seen['frames']} of {events} events")
-    return Outcome(seen["at"] - began, cpu, clients * events)
+            process.kill()
+
+
+@attrs.frozen
+class Crowd:
+    """Connected subscribers (`bench.subscribers`); how many seconds their handshakes took, and their subscriptions."""
+
+    process: subprocess.Popen[str]
+    count: int
+    connecting: float
+    subscribing: float
+
+    def seen(self) -> Any:
+        """What they report next."""
+        return json.loads(ask(self.process))
+
+    def wait_for(self, events: int) -> float:
+        """The moment (CLOCK_MONOTONIC) of the last event at the last of them. Raises RuntimeError when one missed an event."""
+        seen = self.seen()
+        if seen["frames"] != events or seen["most"] != seen["least"]:
+            raise RuntimeError(f"a subscriber missed some of {events} events: {seen}")
+        return float(seen["at"])
+
+    def stop(self) -> Any:
+        """Tell them that it is over; their report."""
+        tell(self.process, "stop")
+        return self.seen()
+
+
+@contextmanager
+def subscribers(port: int, count: int, *, wish: str = "*", mode: str = "count") -> Iterator[Crowd]:
+    """So many, connected. ``wish`` is the work order they subscribe to (``%d``: the subscriber's number), empty: none."""
+    with child([sys.executable, "-m", "bench.subscribers", str(port), str(count), wish, mode]) as process:
+        yield Crowd(process, count, *json.loads(ask(process)))
+
+
+def duel(server: Sequence[str], *, wish: str, clients: int, events: int, rate: int, size: int) -> Outcome:
+    """Run it once. Raises RuntimeError when a subscriber missed an event."""
+    with (
+        child([*server, str(events), str(rate), str(size), str(clients)]) as one,
+        subscribers(int(ask(one)), clients, wish=wish) as crowd,
+    ):
+        began = time.monotonic()
+        tell(one, "go")
+        ended = crowd.wait_for(events)
+        tell(one, "stop")
+        return Outcome(ended - began, float(ask(one)), clients * events)
 
 
 def interleaved(contestants: dict[str, Sequence[str]], rounds: int, **sizes: int) -> dict[str, Outcome]:
@@ -98,13 +120,8 @@ def interleaved(contestants: dict[str, Sequence[str]], rounds: int, **sizes: int
     best: dict[str, Outcome] = {}
     for _ in range(rounds):
         for name, server in contestants.items():
-            outcome = duel(server, ours="bench.our_server" in server, **sizes)
+            outcome = duel(server, wish="*" if name.startswith(OURS) else "", **sizes)
             print(f"  {name}: {outcome.seconds:.2f} s, {outcome.cpu_us:.2f} us each", file=sys.stderr, flush=True)
             known = best.get(name, outcome)
             best[name] = Outcome(min(known.seconds, outcome.seconds), min(known.cpu, outcome.cpu), outcome.deliveries)
     return best
-
-
-def ours(mode: str) -> tuple[str, ...]:
-    """How to start our server; see `bench.our_server`."""
-    return (sys.executable, "-m", "bench.our_server", mode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -22,7 +22,6 @@ class Goal:
 class Result:
     """One workload. ``bars``: what is plotted, name and value in ``unit``; ``ratios`` are printed as they are."""
 
-    name: str
     title: str
     #: What was measured and against what: the workload's docstring.
     story: str
@@ -33,15 +32,17 @@ class Result:
     ratios: Sequence[str]
     goals: Sequence[Goal] = ()
     absent: Sequence[str] = ()
+    #: What got dearer than it may: makes `make bench` fail.
+    dearer: Sequence[str] = ()
 
-    def markdown(self) -> str:
-        """A section of the page."""
+    def markdown(self, name: str) -> str:
+        """A section of the page, with the plot of this name."""
         lines = [
             f"## {self.title}",
             "",
             self.story.strip(),
             "",
-            f"![{self.title}, {self.unit}](benchmarks/{self.name}.svg)",
+            f"![{self.title}, {self.unit}](benchmarks/{name}.svg)",
             "",
         ]
         lines += table(self.columns, self.rows)
@@ -89,14 +90,12 @@ def svg(title: str, unit: str, bars: Sequence[tuple[str, float]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def write(
-    docs: Path, facts: Sequence[tuple[str, str]], results: Sequence[Result], not_measured: Sequence[Goal] = ()
-) -> None:
-    """docs/benchmarks.md and its plots."""
+def write(docs: Path, facts: Sequence[tuple[str, str]], results: Mapping[str, Result]) -> None:
+    """docs/benchmarks.md and its plots, one for each workload by its name."""
     (docs / "benchmarks").mkdir(parents=True, exist_ok=True)
-    for result in results:
-        (docs / "benchmarks" / f"{result.name}.svg").write_text(svg(result.title, result.unit, result.bars))
-    goals = [*(goal for result in results for goal in result.goals), *not_measured]
+    for name, result in results.items():
+        (docs / "benchmarks" / f"{name}.svg").write_text(svg(result.title, result.unit, result.bars))
+    goals = [goal for result in results.values() for goal in result.goals]
     verdict = {True: "yes", False: "**no**", None: "can't be told"}
     parts = [
         "# Benchmarks",
@@ -112,6 +111,6 @@ def write(
         "",
         *table(("goal", "reached", "met"), [(goal.what, goal.reached, verdict[goal.met]) for goal in goals]),
         "",
-        *(result.markdown() for result in results),
+        *(result.markdown(name) for name, result in results.items()),
     ]
     (docs / "benchmarks.md").write_text("\n".join(parts).rstrip() + "\n")

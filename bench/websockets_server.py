@@ -1,8 +1,12 @@
-"""Fan-out with `websockets` on asyncio, by its broadcast(): argv is EVENTS RATE SIZE. The protocol is told in bench/duel.py."""
+"""Fan-out with `websockets`, by its broadcast(), on uvloop where it is installed, else on asyncio's own loop.
+
+argv is EVENTS RATE SIZE CLIENTS. The protocol is told in bench/duel.py.
+"""
 
 import asyncio
 import sys
 import time
+from importlib.util import find_spec
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
@@ -34,4 +38,10 @@ async def main(events: int, rate: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*map(int, sys.argv[1:4])))
+    factory = None
+    if find_spec("uvloop"):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main(*map(int, sys.argv[1:4])))
