@@ -45,10 +45,10 @@ WORKLOADS: dict[str, Workload] = {
     "latency": Workload(latency.run, {"sizes": ((1, 2),), "lines": 5}),
     "stopped": Workload(stopped.run, {"clients": 2, "events": 20, "rounds": 1}),
     "lines": Workload(lines.run, {"lines": 100, "rounds": 1}),
-    "runs": Workload(runs.run, {"counts": (1, 2), "window": 0.5}),
+    "runs": Workload(runs.run, {"counts": (1, 2), "window": 1.0}),
     "connections": Workload(connections.run, {"others": 20, "active": 2, "events": 20, "rounds": 1}),
-    "growth": Workload(growth.run, {"sizes": ((1, 1), (1000, 10), (1000, 100)), "appends": 20, "rounds": 1}),
-    "replay": Workload(replay.run, {"events": 2000}),
+    "growth": Workload(growth.run, {"sizes": ((0, 1), (2000, 20)), "appends": 20, "rounds": 1}),
+    "replay": Workload(replay.run, {"events": 2000, "orders": 20}),
     "hotpath": Workload(hotpath.run, {"times": 200}),
     "guard": Workload(guard.run, {"times": 2}),
 }

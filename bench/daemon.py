@@ -81,6 +81,12 @@ class Daemon:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read())["data"]
 
+    def published(self) -> int:
+        """Events so far, as its metrics tell."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("agentstream_events_total{"))
+
     def submit(self, ids: Sequence[str]) -> None:
         """A work order by each of these ids, in a workspace of its own."""
         for one in ids:
@@ -102,16 +108,15 @@ class Daemon:
 
 
 @contextmanager
-def daemon(home: Path, *, agent: Sequence[str] = (), runs: int = 1) -> Iterator[Daemon]:
-    """One whose data are in ``home``/data; ``agent`` is the command of every run."""
-    for name in ("data", "work"):
-        (home / name).mkdir(mode=0o700, exist_ok=True)
+def daemon(home: Path, *, agent: Sequence[str] = (), runs: int = 1, data: Path | None = None) -> Iterator[Daemon]:
+    """One whose files are in ``home``, or those of its ``data`` directory there; ``agent`` is the command of every run."""
+    (home / "work").mkdir()
     config = home / "config.toml"
     config.write_text(CONFIG.format(command=json.dumps([*agent] or ["true"]), runs=runs))
     argv = [sys.executable, "-m", "agentstream", "serve", "--port", "0", "--no-auth", "--config", str(config)]
     start = time.perf_counter()
     with child(
-        [*argv, "--data-dir", str(home / "data"), "--workspace-root", str(home / "work")], quiet=True
+        [*argv, "--data-dir", str(data or home / "data"), "--workspace-root", str(home / "work")], quiet=True
     ) as process:
         url = ask(process).removeprefix("listening on ").strip()
         try:

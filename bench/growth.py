@@ -1,17 +1,18 @@
-"""Growth: what an append costs in an empty journal and in one with 100,000 events, and how fast a replay reads them.
+"""Growth: what the same work costs in a small journal and in large ones.
 
-An append is awaited until its events are committed and published: one event alone, and 200 together. The replay is the
-journal's own paged read, with frames made as for a subscriber; beside it a bare `SELECT` of the same columns by `sqlite3`,
-which neither pages nor makes anything. Both journals are measured in turn.
+Journals with so many events of so many work orders do the same things in turn: append one event alone, 200 events of one run
+together (both awaited until committed and published; each time for another work order), and read the page of one work order
+that a subscription reads, with frames made, its events lying together in the middle of the journal, as a run wrote them. The cost
+is CPU, of all threads, the least of some rounds.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import trio
@@ -20,107 +21,136 @@ from agentstream.broadcast.frames import event_frame
 from agentstream.journal.base import Journal, Record
 from agentstream.journal.sqlite import open_journal
 from agentstream.model.events import AgentOutput
+from agentstream.model.orders import WorkOrder, WorkOrderRequest, WorkspaceSource
 from bench.peers import Peers
 from bench.report import Goal, Result, number
 
-ROUNDS = 5
+#: Events that one work order has together in the file: what `page` reads.
+TOGETHER = 100
+#: Events of one append while a journal is filled, and of one while it is measured.
+STEP, BATCH = 1000, 200
+#: As a subscription reads (`agentstream.broadcast.subscriber`).
+PAGE_BYTES = 192 * 1024
 
 
 async def nowhere(_records: Sequence[Record]) -> None:
     """Nobody listens."""
 
 
-def made(count: int) -> list[AgentOutput]:
-    """Events of some 300 bytes."""
+def made(key: str, count: int) -> list[AgentOutput]:
+    """Events of some 200 bytes."""
     now = datetime.now(UTC)
-    return [AgentOutput(work_order_id="w", run_id="r", timestamp=now, content="x" * 200) for _ in range(count)]
+    return [AgentOutput(work_order_id=key, run_id="r", timestamp=now, content="x" * 80) for _ in range(count)]
 
 
-async def single(journal: Journal, count: int) -> float:
-    """Microseconds for each of ``count`` appends of one event."""
-    start = time.perf_counter()
-    for event in made(count):
-        await journal.append([event])
-    return (time.perf_counter() - start) / count * 1e6
+def order(key: str) -> WorkOrder:
+    """One that ended."""
+    request = WorkOrderRequest(task_prompt="p", workspace_source=WorkspaceSource(type="fresh"))
+    now = datetime.now(UTC)
+    return WorkOrder(id=key, request=request, workspace="/", status="succeeded", created_at=now, updated_at=now)
 
 
-async def together(journal: Journal, appends: int) -> float:
-    """Microseconds for each event in appends of 200."""
-    events = made(200)
-    start = time.perf_counter()
-    for _ in range(appends):
-        await journal.append(events)
-    return (time.perf_counter() - start) / (appends * 200) * 1e6
+async def fill(path: Path, events: int, orders: int) -> None:
+    """A journal with so many events of ``w0``, ``w1``, ...: `TOGETHER` of one, then of the next."""
+    async with open_journal(path, publish=nowhere) as journal:
+        for first in range(0, orders, STEP):
+            keys = [f"w{number}" for number in range(first, min(first + STEP, orders))]
+            await journal.append([], work_orders=[order(key) for key in keys])
+        whose = (f"w{number % orders}" for number in count())
+        for first in range(0, events, STEP):
+            batch: list[AgentOutput] = []
+            for at in range(first, min(first + STEP, events), TOGETHER):
+                batch += made(next(whose), min(TOGETHER, events - at))
+            await journal.append(batch)
 
 
-async def replay(journal: Journal) -> float:
-    """Events a second."""
-    start, after = time.perf_counter(), 0
-    while page := await journal.read(after, limit=512, max_bytes=192 * 1024):
-        for record in page:
+def filled(peers: Peers, events: int, orders: int) -> Path:
+    """The same, made once; a directory of its own in which a daemon finds it as ``journal.sqlite``."""
+    home = peers.temporary / f"journal-{events}-{orders}"
+    if not home.exists():
+        home.mkdir(mode=0o700)
+        trio.run(fill, home / "journal.sqlite", events, orders)
+    return home
+
+
+async def alone(journal: Journal, orders: int, times: int) -> int:
+    """Appends of one event; how many events that were."""
+    for turn in range(times):
+        await journal.append(made(f"w{turn % orders}", 1))
+    return times
+
+
+async def together(journal: Journal, orders: int, times: int) -> int:
+    """Appends of `BATCH` events, a few of them."""
+    for turn in range(times // 20):
+        await journal.append(made(f"w{turn % orders}", BATCH))
+    return times // 20 * BATCH
+
+
+async def page(journal: Journal, orders: int, times: int) -> int:
+    """The first page of a subscription to the work order in the middle; in the smallest journal only the first has events."""
+    events = 0
+    whose = f"w{orders // 2}" if journal.statistics().events > TOGETHER * orders // 2 else "w0"
+    for _ in range(times // 4):
+        records = await journal.read(0, work_order_ids=[whose], limit=TOGETHER, max_bytes=PAGE_BYTES)
+        for record in records:
             event_frame(record)
-        assert page[-1].seq is not None
-        after = page[-1].seq
-    return after / (time.perf_counter() - start)
+        events += len(records)
+    return events
 
 
-def select(path: Path) -> float:
-    """Rows a second."""
-    with sqlite3.connect(path) as connection:
-        start = time.perf_counter()
-        rows = sum(1 for _ in connection.execute("SELECT seq, stream, type, body FROM events ORDER BY seq"))
-        seconds = time.perf_counter() - start
-    connection.close()
-    return rows / seconds
+WORK: dict[str, Callable[[Journal, int, int], Awaitable[int]]] = {
+    "append: one event": alone,
+    f"append: each of {BATCH} together": together,
+    "read: each of a page of one work order": page,
+}
 
 
-async def measured(events: int, appends: int) -> tuple[dict[str, list[float]], float, float]:
-    """The least of some rounds: microseconds by name for the empty and the full journal; replay and SELECT rates."""
-    with tempfile.TemporaryDirectory() as directory:
-        home = Path(directory)
-        async with (
-            open_journal(home / "empty.sqlite", publish=nowhere) as empty,
-            open_journal(home / "full.sqlite", publish=nowhere) as full,
-        ):
-            for _ in range(max(1, events // 1000)):
-                await full.append(made(min(1000, events)))
-            found: dict[str, list[float]] = {"one event": [1e9, 1e9], "each of 200 together": [1e9, 1e9]}
-            for _ in range(ROUNDS):
-                for index, journal in enumerate((empty, full)):
-                    for name, how in (("one event", single), ("each of 200 together", together)):
-                        count = appends if how is single else max(1, appends // 20)
-                        found[name][index] = min(found[name][index], await how(journal, count))
-            rate = max([await replay(full) for _ in range(2)])
-            bare = max([select(home / "full.sqlite") for _ in range(2)])
-        return found, rate, bare
+async def measured(files: Sequence[Path], orders: Sequence[int], appends: int, rounds: int) -> dict[str, list[float]]:
+    """CPU microseconds for each event, by the work's name, for each journal; the least of some rounds."""
+    best = {name: [float("inf")] * len(files) for name in WORK}
+    async with AsyncExitStack() as stack:
+        journals = [await stack.enter_async_context(open_journal(file, publish=nowhere)) for file in files]
+        for _ in range(rounds):
+            for name, work in WORK.items():
+                for index, journal in enumerate(journals):
+                    start = time.process_time()
+                    events = await work(journal, orders[index], appends)
+                    best[name][index] = min(best[name][index], (time.process_time() - start) / events * 1e6)
+    return best
 
 
-def run(_peers: Peers, *, events: int = 100_000, appends: int = 200) -> Result:
-    """Measure it."""
-    found, rate, bare = trio.run(measured, events, appends)
-    change = {name: full / empty for name, (empty, full) in found.items()}
-    worst = max(abs(ratio - 1) for ratio in change.values())
+def run(
+    peers: Peers,
+    *,
+    sizes: Sequence[tuple[int, int]] = ((0, 10), (100_000, 10), (100_000, 10_000), (1_000_000, 10_000)),
+    appends: int = 200,
+    rounds: int = 7,
+) -> Result:
+    """Measure it; ``sizes`` are events and work orders, the first what the others are compared with."""
+    # What the page is read from is in every journal.
+    files = [filled(peers, max(events, TOGETHER), orders) / "journal.sqlite" for events, orders in sizes]
+    best = trio.run(measured, files, [orders for _, orders in sizes], appends, rounds)
+    names = [f"{events:,} events, {orders:,} work orders" for events, orders in sizes]
+    worst, work, where = max(
+        (cost / costs[0], work, names[index]) for work, costs in best.items() for index, cost in enumerate(costs)
+    )
     return Result(
-        name="growth",
-        title=f"g. Growth to {events:,} events",
+        title=f"g. Growth to {sizes[-1][0]:,} events",
         story=__doc__ or "",
-        columns=("", "empty journal", f"{events:,} events", "ratio"),
-        rows=[
-            *((f"append, us: {name}", number(a), number(b), number(b / a)) for name, (a, b) in found.items()),
-            ("replay with frames, events/s", "", number(rate), ""),
-            ("bare SELECT, rows/s", "", number(bare), ""),
-        ],
-        unit="events/s, more is better",
-        bars=[("agentstream replay, with frames", rate), ("bare SELECT", bare)],
+        columns=("CPU us an event", *names),
+        rows=[(work, *map(number, costs)) for work, costs in best.items()],
+        unit="CPU microseconds an event, appended alone, less is better",
+        bars=[(f"agentstream, {name}", cost) for name, cost in zip(names, best["append: one event"], strict=True)],
         ratios=[
-            *(f"append, {name}: {number(ratio)} times the cost in the empty journal" for name, ratio in change.items()),
-            f"replay: {number(rate / bare)} times the rate of a bare SELECT",
+            f"{work}: {' / '.join(number(cost / costs[0]) for cost in costs[1:])} times the cost with {names[0]}"
+            for work, costs in best.items()
         ],
         goals=[
             Goal(
-                what="g: cost per event within 10% from 0 to 1,000,000 events and 10,000 work orders",
-                reached=f"largest difference {worst:.0%} from 0 to {events:,} events; the rest is not measured yet",
-                met=False if worst > 0.1 else None,
+                what=f"g: cost per event within 10% up to {sizes[-1][0]:,} events and {sizes[-1][1]:,} work orders",
+                reached=f"at most {number(worst)} times ({work}; {where})",
+                met=worst <= 1.1,
             )
         ],
     )

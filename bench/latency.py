@@ -104,7 +104,10 @@ def run(
         goals.append(
             Goal(
                 what="c: p50 at most 1 ms above a bare node relay without a journal",
-                reached="; ".join(f"{number(us)} ms against {number(them)} ms ({size})" for (us, them), size in zip(pairs, ours, strict=True)),
+                reached="; ".join(
+                    f"{number(us)} ms against {number(them)} ms ({size})"
+                    for (us, them), size in zip(pairs, ours, strict=True)
+                ),
                 met=all(us - them <= 1 for us, them in pairs),
             )
         )

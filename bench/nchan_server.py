@@ -1,7 +1,8 @@
-"""Fan-out with nginx and its module nchan: argv is NGINX MODULE HOME EVENTS RATE SIZE CLIENTS; the protocol is told in bench/duel.py.
+"""Fan-out with nginx and its module nchan: argv is NGINX MODULE HOME EVENTS RATE SIZE CLIENTS.
 
-nginx is one process, whose CPU is what counts: with parsing the requests by which the events come in, without making them. They
-come over one kept-alive connection, many requests at a time (pipelining) where many are due. HOME is a directory for its files.
+The protocol is told in bench/duel.py. nginx is one process, whose CPU is what counts: with parsing the requests by which the
+events come in, without making them. They come over one kept-alive connection, many requests at a time (pipelining) where many
+are due. HOME is a directory for its files.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ FLOOD = (120, 60_000)
 NUMBERS = count(1)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Held(trio.abc.Instrument):
     """How long the event loop was held, in seconds: the longest task step by the clock, and by the CPU that it took itself.
 
@@ -62,7 +62,7 @@ class Held(trio.abc.Instrument):
     cpu_of: str = ""
     turn: float = 0.0
     collector: float = 0.0
-    _began: tuple[float, float] = (0.0, 0.0)
+    _began: tuple[float, float] = attrs.field(factory=lambda: (time.perf_counter(), time.thread_time()))
     _turned: float = attrs.field(factory=time.perf_counter)
     _collecting: float = 0.0
 
@@ -162,7 +162,7 @@ class Agents:
 
 async def converse(agents: Agents) -> None:
     """Do what stdin says, until ``stop``."""
-    before, held = 0.0, Held()
+    before, held = 0.0, None
     while True:
         command, *key = (await trio.to_thread.run_sync(sys.stdin.readline)).split()
         if command == "go":
@@ -173,9 +173,10 @@ async def converse(agents: Agents) -> None:
                 await agents.journal.append([event(FLOOD[1])])
             print(flush=True)
         elif command == "watch":
+            held = Held()
             gc.callbacks.append(held.collected)
             trio.lowlevel.add_instrument(held)
-        elif command == "held":
+        elif command == "held" and held is not None:
             print(held.told(), flush=True)
         else:
             print(time.process_time() - before, flush=True)

@@ -3,8 +3,8 @@
 At this pace nothing can be coalesced: whoever delivers at once makes a system call for each event and socket. The floor is
 therefore a program that does nothing but `write()` the same bytes to as many sockets. Ours comes with an append for each event
 (a transaction each, in the writer thread), with what is due appended together, and without the journal, which compares fan-out
-alone. The CPU that does not depend on the number of subscribers, such as an event's transaction or nchan's HTTP request, is
-shared by fewer deliveries where there are few of them.
+alone; to nchan the events come as HTTP requests, those that are due together. The CPU that does not depend on the number of
+subscribers, such as an event's transaction or request, is shared by fewer deliveries where there are few of them.
 
 A server that needs longer than the pace gives (the last column) was behind, and what is behind is sent together by ours: its
 CPU per delivery is then that of a burst, not of the pace.

@@ -127,7 +127,9 @@ def ours(mode: str) -> tuple[str, ...]:
 
 def python() -> str:
     """Its name and minor version, which instruction counts depend on."""
-    return f"{platform.python_implementation()} {platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]}"
+    return (
+        f"{platform.python_implementation()} {platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]}"
+    )
 
 
 def _first_line(*argv: str) -> str:

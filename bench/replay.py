@@ -7,52 +7,34 @@ which sends them nowhere.
 
 from __future__ import annotations
 
-import base64
 import json
-import socket
-import subprocess
-import sys
+import sqlite3
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-import trio
-
-from agentstream.journal.sqlite import open_journal
-from agentstream.model.events import AgentOutput
-from bench.growth import nowhere, select
+from bench.daemon import daemon
+from bench.growth import filled
 from bench.peers import Peers
 from bench.report import Goal, Result, number
-
-#: Events of one append while the journal is filled.
-STEP = 1000
+from bench.subscribers import connected
 
 
-async def fill(path: Path, events: int) -> None:
-    """A journal with so many events of about 190 bytes."""
-    now = datetime.now(UTC)
-    async with open_journal(path, publish=nowhere) as journal:
-        for start in range(0, events, STEP):
-            texts = (f"line {number} " + "x" * 60 for number in range(start, min(start + STEP, events)))
-            batch = [AgentOutput(work_order_id="w", run_id="r", timestamp=now, content=text) for text in texts]
-            await journal.append(batch)
+def select(path: Path) -> tuple[int, float]:
+    """Rows, and rows a second."""
+    with sqlite3.connect(path) as connection:
+        start = time.perf_counter()
+        rows = sum(1 for _ in connection.execute("SELECT seq, stream, type, body FROM events ORDER BY seq"))
+        seconds = time.perf_counter() - start
+    connection.close()
+    return rows, rows / seconds
 
 
-def subscribe(address: str, token: str) -> float:
+def subscribe(port: int) -> float:
     """Seconds from the subscription to the end of the replay."""
-    host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port))) as sock:
-        key = base64.b64encode(b"0" * 16).decode()
-        head = (
-            f"GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer {token}\r\n\r\n"
-        )
-        sock.sendall(head.encode())
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += sock.recv(4096)
-        text = json.dumps({"type": "subscribe", "workOrderId": "w", "sinceSeq": 0}).encode()
+    (sock,) = connected(port, 1, small=False)
+    with sock:
+        text = json.dumps({"type": "subscribe", "workOrderId": "*", "sinceSeq": 0}).encode()
         # One text frame, masked with zeros (RFC 6455, 5.2); the text is shorter than 126 bytes.
         sock.sendall(bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text)
         start, tail = time.perf_counter(), b""
@@ -64,35 +46,15 @@ def subscribe(address: str, token: str) -> float:
         return time.perf_counter() - start
 
 
-def measured(home: Path, events: int) -> tuple[float, float, float]:
-    """Seconds until ready, replayed events a second, and rows a second of a bare SELECT."""
-    data = home / "data"
-    data.mkdir(mode=0o700)
-    trio.run(fill, data / "journal.sqlite", events)
-    command = [sys.executable, "-m", "agentstream", "serve", "--port", "0"]
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [*command, "--data-dir", str(data), "--workspace-root", str(home)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as daemon:
-        assert daemon.stdout is not None
-        address = daemon.stdout.readline().rpartition("//")[2].strip()
-        ready = time.perf_counter() - start
-        try:
-            seconds = min(subscribe(address, (data / "token").read_text().strip()) for _ in range(2))
-        finally:
-            daemon.terminate()
-    return ready, events / seconds, max(select(data / "journal.sqlite") for _ in range(2))
-
-
-def run(_peers: Peers, *, events: int = 1_000_000) -> Result:
-    """Measure it."""
-    with tempfile.TemporaryDirectory() as directory:
-        ready, rate, bare = measured(Path(directory), events)
+def run(peers: Peers, *, events: int = 1_000_000, orders: int = 10_000) -> Result:
+    """Measure it, on the largest journal of the growth workload."""
+    data = filled(peers, events, orders)
+    there, bare = select(data / "journal.sqlite")
+    with tempfile.TemporaryDirectory() as directory, daemon(Path(directory), data=data) as one:
+        seconds = min(subscribe(one.port) for _ in range(2))
+        ready = one.ready
+    rate = there / seconds
     return Result(
-        name="replay",
         title=f"Replay of {events:,} events",
         story=__doc__ or "",
         columns=("", ""),
@@ -106,14 +68,14 @@ def run(_peers: Peers, *, events: int = 1_000_000) -> Result:
         ratios=[f"replay to a subscriber: {number(rate / bare)} times the rate of a bare SELECT"],
         goals=[
             Goal(
-                what="ready in under 1 s with 1,000,000 events in the journal",
-                reached=f"{ready:.2f} s with {events:,}",
-                met=ready < 1 if events >= 1_000_000 else None,
+                what=f"ready in under 1 s with {events:,} events in the journal",
+                reached=f"{ready:.2f} s",
+                met=ready < 1,
             ),
             Goal(
                 what="replay to one subscriber at 100,000 events/s or more",
                 reached=f"{number(rate)} events/s",
-                met=rate >= 100_000 if events >= 1_000_000 else None,
+                met=rate >= 100_000,
             ),
         ],
     )

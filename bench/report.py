@@ -70,7 +70,7 @@ def number(value: float) -> str:
 
 def svg(title: str, unit: str, bars: Sequence[tuple[str, float]]) -> str:
     """Horizontal bars from zero; the first, ours, in another colour. Readable on light and dark pages."""
-    most = max(value for _, value in bars)
+    most = max((value for _, value in bars), default=1.0)
     height = 44 + 30 * len(bars)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" height="{height}" role="img" '

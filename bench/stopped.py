@@ -46,7 +46,9 @@ def run(_peers: Peers, *, clients: int = 20, events: int = 200, rate: int = 100,
         rows=[(name, *map(number, one)) for name, one in best.items()],
         unit="p50 in milliseconds, less is better",
         bars=[(name, one[0]) for name, one in best.items()],
-        ratios=[f"beside one that stopped reading: {number(p50)} times the p50, {number(p99)} times the p99 of the others"],
+        ratios=[
+            f"beside one that stopped reading: {number(p50)} times the p50, {number(p99)} times the p99 of the others"
+        ],
         goals=[
             Goal(
                 what="a subscriber that stopped reading leaves the others' p50 within 10%",

@@ -1,12 +1,12 @@
 """All subscribers of one workload in one process: raw sockets that take what comes, so that they cost as little as can be.
 
-argv is PORT COUNT WISH MODE. WISH is the work order to subscribe to, with ``%d`` for the subscriber's number; empty: a server that
-sends everything to all. Prints the seconds that all handshakes took, and all subscriptions; then, by MODE:
+argv is PORT COUNT WISH MODE. WISH is the work order to subscribe to, with ``%d`` for the subscriber's number; empty: a server
+that sends everything to all. Prints the seconds that all handshakes took, and all subscriptions; then, by MODE:
 
 * ``count``: when all have seen ``~END~``: the moment of the last one (CLOCK_MONOTONIC), the least and most bytes that one of
   them got, and the frames of one of them, counted afterwards; again after each line on stdin;
-* ``latency``: when told so on stdin: microseconds from each mark ``@NANOSECONDS@WHOSE@`` in the text to the recv() that brought it, and
-  for each subscriber how many came, how many of them were different, and whether in the order of their times;
+* ``latency``: when told so on stdin: microseconds from each mark ``@NANOSECONDS@WHOSE@`` in the text to the recv() that
+  brought it, and for each subscriber how many came, how many of them were different, and whether in the order of their times;
 * ``asleep``: nothing, and nothing is ever read.
 
 COUNT sockets to one port are fewer than the local ports that Linux has for them (28,000), so that one address is enough.

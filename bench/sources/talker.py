@@ -1,6 +1,6 @@
-"""An agent that says when it wrote: one thinking line each 1/RATE seconds, COUNT times. argv is RATE COUNT HOME, the rest is ignored.
+"""An agent that says when it wrote: one thinking line each 1/RATE seconds, COUNT times. argv is RATE COUNT HOME.
 
-Before that it waits at the gate in HOME (`bench.daemon.Gate`) until all agents are there.
+What follows in argv is ignored. Before that it waits at the gate in HOME (`bench.daemon.Gate`) until all agents are there.
 """
 
 import json
