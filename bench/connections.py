@@ -74,7 +74,7 @@ def measured(others: int, active: int, events: int, rate: int, rounds: int) -> F
 
 
 def run(
-    _peers: Peers, *, others: int = 10_000, active: int = 100, events: int = 100, rate: int = 100, rounds: int = 3
+    _peers: Peers, *, others: int = 10_000, active: int = 100, events: int = 100, rate: int = 100, rounds: int = 5
 ) -> Result:
     """Measure it; with fewer connections where the system doesn't allow so many open files."""
     others = min(others, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - active - FILES)

@@ -30,5 +30,9 @@ def children(pid: int) -> list[int]:
 
 
 def _field(path: Path, name: str) -> int:
-    line = next(line for line in path.read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
+    """0 for a process that has ended."""
+    try:
+        lines = path.read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), 0)

@@ -25,8 +25,8 @@ from bench.peers import Peers
 from bench.report import Goal, Result, number
 
 KIB = 1024
-#: Of the window's seconds, how many the agents talk before it, and after.
-MARGIN = 0.2
+#: Of the window's seconds, how many the agents talk before it, and how many after.
+BEFORE, AFTER = 0.2, 0.4
 
 
 @attrs.frozen(kw_only=True)
@@ -48,8 +48,7 @@ class Cost:
 
 def measured(runs: int, rate: int, window: float) -> Cost:
     """One daemon, so many runs. Raises RuntimeError when a subscriber missed a line, or got one twice or out of order."""
-    margin = window * MARGIN
-    lines = int(rate * (window + 2 * margin))
+    lines = int(rate * window * (BEFORE + 1 + AFTER))
     with tempfile.TemporaryDirectory() as directory:
         gate = Gate(Path(directory))
         with (
@@ -61,12 +60,12 @@ def measured(runs: int, rate: int, window: float) -> Cost:
             one.submit(ids)
             gate.open_for(runs)
             opened = time.monotonic()
-            time.sleep(margin)
+            time.sleep(window * BEFORE)
             first = _sample(one)
             # A daemon that can't keep up answers late; the agents don't wait for it.
-            time.sleep(max(0.0, opened + margin + window - time.monotonic()))
+            time.sleep(max(0.0, opened + window * (BEFORE + 1) - time.monotonic()))
             memory = proc.anonymous(one.pid) - before
-            supervisors = [proc.proportional(pid) for pid in proc.children(one.pid)]
+            supervisors = [size for pid in proc.children(one.pid) if (size := proc.proportional(pid))]
             events, cpu, seconds = (after - before for after, before in zip(_sample(one), first, strict=True))
             one.wait(ids)
             told = crowd.stop()
@@ -79,7 +78,7 @@ def measured(runs: int, rate: int, window: float) -> Cost:
         busy=cpu / seconds,
         rate=events / seconds,
         memory=memory / runs,
-        supervisor=sum(supervisors) / runs,
+        supervisor=sum(supervisors) / max(1, len(supervisors)),
         p50=middle(times),
         p99=late(times),
     )
