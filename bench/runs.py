@@ -66,7 +66,7 @@ def measured(runs: int, rate: int, window: float) -> Cost:
             time.sleep(max(0.0, opened + window * (BEFORE + 1) - time.monotonic()))
             memory = proc.anonymous(one.pid) - before
             supervisors = [size for pid in proc.children(one.pid) if (size := proc.proportional(pid))]
-            events, cpu, seconds = (after - before for after, before in zip(_sample(one), first, strict=True))
+            events, cpu, seconds = (now - then for now, then in zip(_sample(one), first, strict=True))
             one.wait(ids)
             told = crowd.stop()
     times = delays(told, lines)
@@ -74,7 +74,7 @@ def measured(runs: int, rate: int, window: float) -> Cost:
         raise RuntimeError("a subscriber got lines out of order")
     return Cost(
         runs=runs,
-        cpu=cpu / events * 1e6,
+        cpu=cpu / max(1, events) * 1e6,
         busy=cpu / seconds,
         rate=events / seconds,
         memory=memory / runs,
