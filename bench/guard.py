@@ -1,7 +1,7 @@
 """Whether a step of ours got dearer than was recorded: by the instructions that it takes, which hardly depend on the machine.
 
-Each step of the hot path runs under valgrind's callgrind, which counts instructions in user mode one by one; two runs differ by
-less than a hundredth. What is compared is the step's instructions as a multiple of those of `json.loads` of the same line, in
+Each step of the hot path runs under valgrind's callgrind, which counts instructions in user mode one by one; two runs give
+the same four digits. What is compared is the step's instructions as a multiple of those of `json.loads` of the same line, in
 the same process, with what is recorded in bench/guard.toml. Tried and rejected: `perf stat` (virtual machines mostly have no
 counters), and ratios of times (beside other programs they vary by a tenth and more, and would hide what they should show).
 
@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.hotpath import YARDSTICK, alone, steps
+from bench.hotpath import YARDSTICK, steps
 from bench.peers import SOURCES, Peers, python
 from bench.report import Goal, Result, number
 
@@ -30,7 +30,7 @@ RECORDED = Path(__file__).parent / "guard.toml"
 #: How much dearer a step may become before it is told: other builds of Python, SQLite and the C library differ by less.
 TOLERANCE = 0.05
 #: Calls of each step that are counted, and before that made: caches fill and code specializes in the first ones.
-TIMES, WARM = 20, 10
+TIMES, WARM = 200, 10
 HEADER = f"""\
 # What each step of the hot path takes, in instructions, as a multiple of those of `json.loads` of the same line in the same
 # process. `make bench` fails where one takes {TOLERANCE:.0%} more. Written by `python -m bench.guard`; when a step gets dearer
@@ -46,7 +46,7 @@ def count(library: Path, times: int) -> None:
         callgrind.begin()
         for number, step in enumerate(every.values()):
             # A batch's cost has many events in it already.
-            calls = max(2, times // step.events)
+            calls = max(4, times // step.events)
             for _ in range(min(WARM, calls)):
                 step.work()
             callgrind.forget()
@@ -84,9 +84,9 @@ def counted(valgrind: str, cc: str, times: int = TIMES) -> dict[str, float]:
             assert total is not None
             taken[int(which[1])] = int(total[1]) / int(which[2])
     with steps() as every:
-        found = alone({name: taken[number] for number, name in enumerate(every)}, every)
-        yardstick = found[YARDSTICK]
-        return {name: found[name] / yardstick for name, step in every.items() if step.ours and name != YARDSTICK}
+        # With what is told by itself in the table of the hot path: a difference of two would hide in their noise.
+        found = {name: taken[number] / step.events for number, (name, step) in enumerate(every.items())}
+        return {name: found[name] / found[YARDSTICK] for name, step in every.items() if step.ours and name != YARDSTICK}
 
 
 def dearer(found: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
