@@ -38,8 +38,9 @@ $(READY): $(USABLE)
 run: $(USABLE)
 	$(BIN)/agentstream serve --demo
 
+# Two at a time: half of what the tests do is waiting for daemons. Tests of a file stay together and share what it opens.
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

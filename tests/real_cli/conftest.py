@@ -1,10 +1,9 @@
 """Tests with a real agent program: they run in a child pytest inside a loopback-only namespace, and are reported here.
 
 A process can't enter a network namespace with all its threads once it has some, so the tests can't be moved; they are run where
-they belong instead. One child for all the selected ones begins with the first test, whatever that is, and takes the other core
-meanwhile: it needs as long as all other tests together. It sends each report over a pipe, and the outer pytest replays it as its
-own when the test's turn comes. So a test here is written like any other, its body, its daemon, its model server and its agent
-all see the same 127.0.0.1, and ``-k``, ``-x`` and the summary work as ever.
+they belong instead. The first test of a file starts one child for all the selected ones of that file; it sends each report over a
+pipe, and the outer pytest replays it as its own when the test's turn comes. So a test here is written like any other, its body,
+its daemon, its model server and its agent all see the same 127.0.0.1, and ``-k``, ``-x``, ``-n`` and the summary work as ever.
 
 Rejected: wrapping only the agent (the model server would be outside), and one child per test (a second each).
 """
@@ -21,8 +20,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Final
 
 import attrs
@@ -34,7 +31,7 @@ from tests.support.messages_api import MessagesAPI, Script, Turn
 
 #: The file descriptor that the child writes its reports to.
 _REPORTS: Final = "TEST_REPORTS"
-_CHILD: Final = pytest.StashKey["_Child"]()
+_CHILDREN: Final = pytest.StashKey["dict[Path, _Child]"]()
 
 
 class _Child:
@@ -46,7 +43,17 @@ class _Child:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = subprocess.Popen(
             sandbox.command(
-                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(i.nodeid for i in items)]
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    "-p",
+                    "no:xdist",
+                    *(i.nodeid for i in items),
+                ]
             ),
             cwd=sandbox.CHECKOUT,
             env={**os.environ, _REPORTS: str(write_end)},
@@ -56,26 +63,18 @@ class _Child:
             stderr=subprocess.STDOUT,
         )
         os.close(write_end)
-        #: What has come so far; None: no more will.
-        self._arrived: SimpleQueue[Any] = SimpleQueue()
-        self._receiver = Thread(target=self._receive)
-        self._receiver.start()
-
-    def _receive(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                self._arrived.put(pickle.load(self._reports))
-        self._arrived.put(None)
 
     def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """The reports of one test, as they come."""
-        while (data := self._arrived.get()) is not None:
-            report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
-            assert report.nodeid == item.nodeid
-            yield report
-            if report.when == "teardown":
-                return
-        self._arrived.put(None)
+        with contextlib.suppress(EOFError):
+            while True:
+                data = pickle.load(self._reports)
+                report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+                if report.nodeid != item.nodeid:
+                    continue  # Another worker of xdist was given that test.
+                yield report
+                if report.when == "teardown":
+                    return
         self._output.seek(0)
         printed = self._output.read().decode(errors="replace")[-20_000:]
         yield pytest.TestReport(
@@ -91,7 +90,6 @@ class _Child:
         """Stop it, if it still runs."""
         self._process.terminate()
         self._process.wait()
-        self._receiver.join()
         self._reports.close()
         self._output.close()
 
@@ -124,11 +122,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Outside: the child begins."""
-    ours = [i for i in session.items if i.get_closest_marker("real_cli") and not i.get_closest_marker("skip")]
-    if ours and not sandbox.inside() and not session.config.option.collectonly:
-        session.stash[_CHILD] = _Child(ours)
+def _child_of(item: pytest.Item) -> _Child:
+    children = item.session.stash.setdefault(_CHILDREN, {})
+    if item.path not in children:
+        ours = [i for i in item.session.items if i.get_closest_marker("real_cli") and not i.get_closest_marker("skip")]
+        children[item.path] = _Child([i for i in ours if i.path == item.path])
+    return children[item.path]
 
 
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
@@ -136,7 +135,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     if sandbox.inside() or not item.get_closest_marker("real_cli") or item.get_closest_marker("skip"):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in item.session.stash[_CHILD].reports(item):
+    for report in _child_of(item).reports(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
@@ -144,8 +143,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """After ``-x`` or Ctrl-C the child is still busy."""
-    if _CHILD in session.stash:
-        session.stash[_CHILD].end()
+    for child in session.stash.get(_CHILDREN, {}).values():
+        child.end()
 
 
 @pytest.fixture(scope="session")

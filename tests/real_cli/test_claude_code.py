@@ -198,8 +198,9 @@ async def test_the_plan(stage: Stage, todo: bool) -> None:
         second = {"content": "Run it", "status": "pending", "activeForm": "Running it"}
         turns = [say(tool("TodoWrite", todos=[first, second])), say("Done.")]
     else:
-        create = [tool("TaskCreate", subject=subject, description=subject) for subject in ("Write it", "Run it")]
-        turns = [say(*create), say(tool("TaskUpdate", taskId="1", status="in_progress")), say("Done.")]
+        # One after the other: what is called together may end in any order.
+        turns = [say(tool("TaskCreate", subject=name, description=name)) for name in ("Write it", "Run it")]
+        turns += [say(tool("TaskUpdate", taskId="1", status="in_progress")), say("Done.")]
     played = await play(stage, *turns, env={"CLAUDE_CODE_ENABLE_TASKS": "0"} if todo else {})
     assert played.of(AgentPlan)[-1].items == [
         PlanItem(content="Write it", status="in_progress"),
