@@ -142,7 +142,7 @@ def protocol() -> str:
             *_table(SERVER_MESSAGES, frozenset({"id", "timestamp"})),
             "",
             "Order on subscribing: the confirmation, replayed events, `replay_complete`, live events. Between replay and live nothing is",
-            "missing, and nothing comes twice.",
+            "missing, and nothing comes twice but what is asked for twice: `sinceSeq` below what the connection has had sends it again.",
             "",
             "Error codes: `INVALID_MESSAGE`, `PARSE_ERROR`, `NOT_FOUND`, `INTERNAL_ERROR`, `UNAUTHORIZED`, `FORBIDDEN`, `CONFLICT`,",
             "`TOO_LARGE`, `RATE_LIMITED`. An error never closes the connection, save for authentication. Close codes: 1001 the daemon",

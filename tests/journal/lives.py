@@ -1,7 +1,8 @@
 """A program for `test_kill`: lives that append as fast as they can, each killed with SIGKILL at a random moment.
 
 ``python -m tests.journal.lives JOURNAL SEEN LIVES SEED``. What a life publishes it writes to the file SEEN at once, as
-``SEQ WORK_ORDER NUMBER`` lines: that is what subscribers saw. Each life goes on with the numbers where the journal ends.
+``SEQ WORK_ORDER NUMBER .`` lines: that is what subscribers saw. A line without its full stop was cut off by the kill, and
+seen by nobody. Each life goes on with the numbers where the journal ends.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WORK_ORDERS = 4
 
 async def live(journal_file: str, seen: int) -> None:
     async def publish(records: Sequence[Record]) -> None:
-        lines = [f"{record.seq} {record.work_order_id} {content(record)}\n" for record in records]
+        lines = [f"{record.seq} {record.work_order_id} {content(record)} .\n" for record in records]
         os.write(seen, "".join(lines).encode())
         await trio.lowlevel.checkpoint()
 
@@ -45,6 +46,7 @@ def main(journal_file: str, seen_file: str, lives: int, seed: int) -> None:
     chance = random.Random(seed)
     seen = os.open(seen_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for _ in range(lives):
+        os.write(seen, b"\n")
         child = os.fork()
         if not child:
             trio.run(live, journal_file, seen)
