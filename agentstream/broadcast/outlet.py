@@ -107,6 +107,9 @@ class Outlet(trio.abc.Stream):
 
     def put(self, data: bytes, chunk: Chunk | None = None) -> None:
         """Write whole frames now, or as soon as can be. ``chunk``: they may be dropped again. Never blocks; ignored when closed."""
+        if not data:
+            # In the queue it would never count as written.
+            return
         if self._ready is None:
             if self._open and not self._said_goodbye:
                 self._append(data, chunk, 0)

@@ -209,6 +209,33 @@ async def test_answers_and_other_subscriptions_survive_the_backlog_being_dropped
             assert seqs == sorted(set(seqs))
 
 
+async def test_a_replay_whose_first_page_was_slow_and_empty_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_hall(tmp_path, backlog_limit=100_000) as hall:
+        asked, answer, oldest = trio.Event(), trio.Event(), hall.journal.oldest
+
+        async def slow(work_order_id: str | None) -> int:
+            asked.set()
+            await answer.wait()
+            return await oldest(work_order_id)
+
+        monkeypatch.setattr(hall.journal, "oldest", slow)
+        client = hall.client()
+        hall.subscribe(client, "w")
+        hall.subscribe(client, "v", since=0)
+        with trio.fail_after(PATIENCE):
+            await asked.wait()
+        # All of this is live, and more than the socket takes, before the page is there.
+        for start in range(0, 5000, 500):
+            await hall.publish("w", start, 500)
+            await hall.publish("v", start, 500)
+        await hall.delivered()
+        answer.set()
+        heard = await client.hear(10_001)
+        assert sorted(one["seq"] for one in heard if one["type"] == "agent_output") == list(range(1, 10_001))
+
+
 async def test_a_work_order_created_while_somebody_was_behind_is_told_in_its_place(tmp_path: Path) -> None:
     async with open_hall(tmp_path, backlog_limit=50_000) as hall:
         client = hall.client()

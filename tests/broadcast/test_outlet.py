@@ -100,6 +100,27 @@ async def test_order_is_kept_when_the_socket_is_full(direct: bool) -> None:
 
 
 @pytest.mark.parametrize("direct", [True, False])
+async def test_a_page_with_nothing_for_the_client_behind_a_full_socket_does_not_stop_the_next(direct: bool) -> None:
+    async with open_pipe(direct=direct) as pipe:
+        live = chunk(0, 100)
+        # What becomes live while the first page is read, which fills the socket; then what the pages hold for this client.
+        puts = iter([[(live.data, live), (b"", None)], [(b"", None)], [(frame(b"1000"), None)]])
+
+        async def refill() -> bool:
+            page = next(puts, None)
+            for data, made in page or ():
+                pipe.outlet.put(data, made)
+            return page is not None
+
+        pipe.outlet.refill = refill
+        pipe.outlet.wake()
+        heard = await pipe.read(lambda heard: len(heard) == 101)
+        assert numbers(heard) == [*range(100), 1000]
+        with trio.fail_after(PATIENCE):
+            await pipe.outlet.idle()
+
+
+@pytest.mark.parametrize("direct", [True, False])
 async def test_a_cancelled_control_frame_does_not_tear_the_stream(direct: bool) -> None:
     async with open_pipe(direct=direct) as pipe:
         pipe.outlet.put(frame(b"0 " + b"x" * 30_000))
