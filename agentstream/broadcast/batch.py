@@ -40,7 +40,7 @@ class Chunk:
 class Batch:
     """Consecutive records of the journal, with ephemeral ones in their places."""
 
-    __slots__ = ("_frames", "by_id", "chunks", "first", "has_created", "last", "records")
+    __slots__ = ("_frames", "by_id", "chunks", "first", "has_created", "last", "records", "size")
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
@@ -50,8 +50,11 @@ class Batch:
         self.last = seqs[-1] if seqs else 0
         self.by_id: dict[str, list[Record]] = {}
         self.has_created = False
+        #: Bytes of all bodies.
+        self.size = 0
         for record in records:
             self.by_id.setdefault(record.work_order_id, []).append(record)
+            self.size += len(record.body)
             if record.type == CREATED:
                 self.has_created = True
         self._frames: dict[int, bytes] = {}
