@@ -19,6 +19,7 @@ import trio
 from agentstream.errors import JournalError
 from agentstream.journal.reader import Reader
 from agentstream.journal.store import NotOpen, Store
+from agentstream.journal.thread import WriterThread
 from agentstream.journal.trouble import Kind, explain, kind_of, probe_delays
 from agentstream.journal.writer import Writer
 
@@ -53,7 +54,7 @@ class Disk:
         self._probe_seconds = probe_seconds
         self._troubled = trio.Event()
         self._changed = False
-        self._writing = trio.CapacityLimiter(1)
+        self._writing = WriterThread("journal")
         self._reading = trio.CapacityLimiter(READERS)
         #: One for each reader; replacing the files takes all of them.
         self._slots = trio.Semaphore(READERS)
@@ -68,7 +69,7 @@ class Disk:
 
         Raises `NotOpen` unless the database is still of that generation, and SQLite's errors as they are: hand them to `failed`.
         """
-        result = await trio.to_thread.run_sync(self.store.write, generation, work, limiter=self._writing)
+        result = await self._writing.do(lambda: self.store.write(generation, work))
         self._changed = True
         return result
 
@@ -107,11 +108,13 @@ class Disk:
     async def close(self, last_seq: int) -> None:
         """The orderly end. Numbers above ``last_seq`` were never given to anybody."""
         try:
-            await trio.to_thread.run_sync(self.store.close, last_seq, limiter=self._writing)
+            await self._writing.do(lambda: self.store.close(last_seq))
         except sqlite3.Error as error:
             if kind_of(error) is Kind.BUG:
                 raise
             _log.warning("the journal was not closed in order", reason=explain(error))
+        finally:
+            self._writing.end()
 
     def announce(self) -> None:
         """Say once where each damaged file went."""
@@ -160,7 +163,7 @@ class Disk:
                 return False
         generation = self.store.generation
         try:
-            await trio.to_thread.run_sync(self._probe_in_thread, limiter=self._writing)
+            await self._writing.do(self._probe_in_thread)
         except (OSError, JournalError) as error:
             self._begin_trouble(str(error))
             return False
@@ -192,7 +195,7 @@ class Disk:
                 for _ in range(READERS):
                     await self._slots.acquire()
                 try:
-                    await trio.to_thread.run_sync(self._begin_anew_in_thread, limiter=self._writing)
+                    await self._writing.do(self._begin_anew_in_thread)
                 except (sqlite3.Error, OSError, JournalError) as error:
                     self._begin_trouble(f"{damage or 'the file is gone'}, and a new one can't be made: {error}")
                 finally:

@@ -317,7 +317,7 @@ class RunNursery:
                 wanted += self._wanted(self._parser.parse(data, moment), moment, size=len(data))
             await self._channel.send(wanted)
             self._look_at_summary()
-            await trio.lowlevel.checkpoint()
+            await self._give_way(start, lines)
 
     async def _pass_stderr(self, lines: list[Line]) -> None:
         for start in range(0, len(lines), _LINES_PER_TURN):
@@ -330,6 +330,12 @@ class RunNursery:
                     event = AgentError(**self.envelope(), message=text, code="STDERR", source="stderr")
                     wanted += self._wanted([event], moment, size=len(data))
             await self._channel.send(wanted)
+            await self._give_way(start, lines)
+
+    @staticmethod
+    async def _give_way(start: int, lines: Sequence[Line]) -> None:
+        # After the last turn reading on does so: the agent that prints a line now and then shouldn't pay twice.
+        if start + _LINES_PER_TURN < len(lines):
             await trio.lowlevel.checkpoint()
 
     def _clean(self, lines: Sequence[Line]) -> list[bytes]:

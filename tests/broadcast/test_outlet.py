@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -104,7 +104,9 @@ async def test_a_page_with_nothing_for_the_client_behind_a_full_socket_does_not_
     async with open_pipe(direct=direct) as pipe:
         live = chunk(0, 100)
         # What becomes live while the first page is read, which fills the socket; then what the pages hold for this client.
-        puts = iter([[(live.data, live), (b"", None)], [(b"", None)], [(frame(b"1000"), None)]])
+        puts: Iterator[list[tuple[bytes, Chunk | None]]] = iter(
+            [[(live.data, live), (b"", None)], [(b"", None)], [(frame(b"1000"), None)]]
+        )
 
         async def refill() -> bool:
             page = next(puts, None)
