@@ -52,11 +52,13 @@ class Subscription:
     filters: Filters
     #: Responsible for records with a higher ``seq``.
     begin: int
-    #: Done with everything up to here; while replaying that is its cursor.
+    #: Done with everything from ``begin`` up to here; while replaying that is its cursor.
     after: int
     replaying: bool
-    #: When this one came, the work order's records had gone out up to here.
-    floor: int = 0
+    #: What had gone out when this one came, by ``"*"`` or an earlier one: ``sent_after < seq <= sent_up_to``. Its replay sends it
+    #: again, since the client asked for that; a remainder need not.
+    sent_after: int = 0
+    sent_up_to: int = 0
     #: Trimmed records up to here were told as a gap.
     told: int = 0
     #: The client waits for `ReplayComplete`.
@@ -65,6 +67,11 @@ class Subscription:
     remainder: bool = False
     limiter: Limiter | None = None
     unwanted: frozenset[str] = frozenset()
+
+    @property
+    def reached(self) -> int:
+        """Up to where nothing is missing of what has gone out since ``begin``."""
+        return max(self.after, self.sent_up_to) if self.sent_after <= self.after else self.after
 
 
 @attrs.frozen
@@ -140,7 +147,7 @@ class Course:
             for one in self._remainders():
                 self._drop(one)
             for one in self._subscriptions.values():
-                one.floor = 0
+                one.sent_up_to = 0
         if since is not None:
             new = self._replay(work_order_id, filters, since, old, star if work_order_id != ALL else None)
         elif old is not None:
@@ -161,17 +168,29 @@ class Course:
         self, work_order_id: str, filters: Filters, since: int, old: Subscription | None, star: Subscription | None
     ) -> Subscription:
         begin = after = since
-        floor = 0
+        sent_after = sent_up_to = 0
         if star is not None and old is None:
             # What ``"*"`` has not sent yet comes from here too, if the client asks for less.
-            floor = self._place(star)
-            begin = after = min(since, floor)
+            begin = after = min(since, self._place(star))
+            sent_after, sent_up_to = star.begin, self._place(star)
         elif star is not None and old is not None:
             begin, after = min(since, old.begin), min(since, self._place(old))
-            # Where ``"*"`` still replays what was before `old`, the next remainder can't leave anything out.
-            floor = old.floor if since < old.begin and self._place(star) < old.begin else self._place(old)
+            if since >= old.begin:
+                sent_after, sent_up_to = old.begin, self._place(old)
+            elif self._place(star) >= old.begin:
+                sent_after, sent_up_to = min(star.begin, old.begin), self._place(old)
+            else:
+                # Between the two is what nobody has sent yet.
+                sent_after, sent_up_to = star.begin, self._place(star)
         return Subscription(
-            work_order_id, filters, begin=begin, after=after, replaying=True, announce=True, floor=floor
+            work_order_id,
+            filters,
+            begin=begin,
+            after=after,
+            replaying=True,
+            announce=True,
+            sent_after=sent_after,
+            sent_up_to=sent_up_to,
         )
 
     def unsubscribe(self, work_order_id: str) -> bool:
@@ -185,10 +204,10 @@ class Course:
                 self._drop(one)
         elif star is not None:
             ended.remainder, ended.announce, ended.limiter = True, False, None
-            reached = max(ended.floor, star.begin)
-            if reached > ended.after:
-                # Of its replay, ``"*"`` needs only what it has not sent itself.
-                ended.after = ended.begin = reached
+            # Of its replay, ``"*"`` needs neither what it did not ask for nor what went out before.
+            if star.begin > ended.after:
+                ended.begin = ended.after = star.begin
+            ended.after = ended.reached
         else:
             self._drop(ended)
         self._changed()
@@ -200,9 +219,9 @@ class Course:
             self._turns.remove(ended.work_order_id)
 
     def _place(self, one: Subscription) -> int:
-        """Up to where its records have gone out. Not the head: a batch may be on its way to this connection."""
+        """Up to where all of its records have gone out. Not the head: a batch may be on its way to this connection."""
         if one.replaying:
-            return max(one.after, one.floor)
+            return one.reached
         return max(one.after, max(self._after, self.served) if self._behind is None else self._behind)
 
     def _remainders(self) -> list[Subscription]:
