@@ -115,10 +115,16 @@ class Replayed(trio.abc.HalfCloseableStream):
         self.head: RequestHead | None = head
         self._again = head.raw
         self._stall_limit = stall_limit
-        self._sending = trio.Lock()
+        #: Made when it is needed: a WebSocket without TLS is written to by its outlet.
+        self._sending: trio.Lock | None = None
         if isinstance(stream, trio.SocketStream):
             #: Only a connection without TLS has its bytes on the socket.
             self.socket = stream.socket
+
+    def take(self) -> bytes:
+        """What was read already: whoever takes it gives it out himself."""
+        taken, self._again = self._again, b""
+        return taken
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """First what was read already."""
@@ -132,13 +138,17 @@ class Replayed(trio.abc.HalfCloseableStream):
         """Send, as long as the peer takes something now and then. Raises `trio.BrokenResourceError` otherwise."""
         view = memoryview(data)
         try:
-            async with self._sending:
+            async with self._alone():
                 for start in range(0, max(len(view), 1), _SEND):
                     with trio.fail_after(self._stall_limit):
                         await self._stream.send_all(view[start : start + _SEND])
         except trio.TooSlowError:
             self.abort()
             raise trio.BrokenResourceError("the peer took nothing for too long") from None
+
+    def _alone(self) -> trio.Lock:
+        self._sending = self._sending or trio.Lock()
+        return self._sending
 
     async def wait_send_all_might_not_block(self) -> None:
         """As the stream underneath."""
@@ -147,7 +157,7 @@ class Replayed(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End our side, where the stream underneath can: TLS can't."""
         if isinstance(self._stream, trio.SocketStream):
-            async with self._sending:
+            async with self._alone():
                 await self._stream.send_eof()
         else:
             await trio.lowlevel.checkpoint()

@@ -140,6 +140,8 @@ class Door:
         self._max_half_open = max_half_open
         self._half_open: dict[trio.CancelScope, None] = {}
         self._streams: set[Replayed] = set()
+        #: Those with Hypercorn.
+        self._shielded: set[Replayed] = set()
         self._accepting = trio.CancelScope()
         self._life = trio.CancelScope()
         self._ended = trio.Event()
@@ -188,11 +190,11 @@ class Door:
             self._ended.set()
 
     async def _abort_when_cancelled(self) -> None:
-        """Hypercorn sends under a shield; what it sends on can still be closed."""
+        """Hypercorn sends under a shield; what it sends on can still be closed. Not so a WebSocket's: its outlet has the number."""
         try:
             await trio.sleep_forever()
         finally:
-            for stream in list(self._streams):
+            for stream in list(self._shielded):
                 stream.abort()
 
     def stop_accepting(self) -> None:
@@ -236,12 +238,14 @@ class Door:
                 await self._websocket.serve(stream)
             else:
                 stream.head = None
+                self._shielded.add(stream)
                 # As Hypercorn's own worker does for each connection. The state is what ASGI's lifespan would have filled.
                 await TCPServer(
                     self._app, self._hypercorn, self._context, {}, cast("trio.SSLStream[trio.SocketStream]", stream)
                 )
         finally:
             self._streams.discard(stream)
+            self._shielded.discard(stream)
 
     async def _welcome(self, entrance: Entrance, stream: AnyStream) -> Replayed | None:
         """Look at the first request; None: it is answered already, or there is none."""

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 import attrs
 import structlog
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.connection import ConnectionState
+from wsproto.handshake import H11Handshake
 from wsproto.utilities import LocalProtocolError
 
 from agentstream.broadcast.batch import ALL
@@ -126,7 +128,7 @@ class WebSocketServer:
             raise RuntimeError("WebSocketServer.run is not running")
         try:
             async with trio.open_nursery() as nursery:
-                outlet = Outlet(stream, nursery, stall_limit=self.limits.stall_limit)
+                outlet = Outlet(stream, nursery, stall_limit=self.limits.stall_limit, first=stream.take())
                 outlet.max_unheard = _MAX_UNHEARD * self.limits.max_message
                 websocket = await self._shake_hands(nursery, outlet)
                 if websocket is not None:
@@ -158,7 +160,8 @@ class WebSocketServer:
                 websocket = await request.accept(subprotocol=offered)
             except ConnectionClosed:
                 return None
-            outlet.on_closed = lambda: None
+            outlet.on_closed = _nobody_asked
+            _forget_handshake(websocket)
             return websocket
         return None
 
@@ -270,22 +273,25 @@ class _Connection:
     async def _listen(self, subscriber: Subscriber) -> None:
         lanes = Lanes(self.server.orchestration, self.nursery, self._say)
         while True:
-            text = await self.websocket.get_message()
-            self.outlet.unheard = 0
-            try:
-                message = _message(text, self.server.rate.take(str(self.websocket), trio.current_time()))
-                refusal = await self._handle(message, subscriber, lanes)
-            except AgentstreamError as error:
-                self._say(error_message(error, _id_of(text)))
-            except Exception as error:
-                log.exception("a message over WebSocket failed")
-                self._say(error_message(error, _id_of(text)))
-            else:
-                if refusal is not None:
-                    self._say(error_message(refusal, message.id))
-                    await self._close(1008, refusal.message)
-                    return
+            await self._answer(await self.websocket.get_message(), subscriber, lanes)
             await subscriber.room()
+
+    async def _answer(self, text: str | bytes, subscriber: Subscriber, lanes: Lanes) -> None:
+        """One message. Its own function: what it holds is not held until the next one comes. Raises `ConnectionClosed`."""
+        self.outlet.unheard = 0
+        try:
+            message = _message(text, self.server.rate.take(str(self.websocket), trio.current_time()))
+            refusal = await self._handle(message, subscriber, lanes)
+        except AgentstreamError as error:
+            self._say(error_message(error, _id_of(text)))
+        except Exception as error:
+            log.exception("a message over WebSocket failed")
+            self._say(error_message(error, _id_of(text)))
+        else:
+            if refusal is not None:
+                self._say(error_message(refusal, message.id))
+                await self._close(1008, refusal.message)
+                raise ConnectionClosed(self.websocket.closed)
 
     async def _handle(self, message: ClientMessage, subscriber: Subscriber, lanes: Lanes) -> Unauthorized | None:
         """Carry a message out, or start to; what is returned ends the connection."""
@@ -409,6 +415,29 @@ class _Connection:
     async def _close(self, code: int, reason: str) -> None:
         with trio.move_on_after(_CLOSE_SECONDS):
             await self.websocket.aclose(code, reason)
+
+
+class _Past:
+    """A handshake of which nothing is left, for all connections."""
+
+    state: Final = ConnectionState.OPEN
+
+    def events(self) -> tuple[()]:
+        """There will be none."""
+        return ()
+
+
+_PAST: Final = _Past()
+
+
+def _forget_handshake(websocket: WebSocketConnection) -> None:
+    """wsproto and trio-websocket keep h11's connection and the request for ever: a seventh of what a connection takes."""
+    websocket._wsproto.handshake = cast("H11Handshake", _PAST)
+    websocket._handshake_headers = ()
+
+
+def _nobody_asked() -> None:
+    pass
 
 
 def _now() -> datetime:
