@@ -300,7 +300,7 @@ class Course:
             if wishes.limiter is not None:
                 if not wishes.limiter.admits(record, at.monotonic):
                     return
-                skipped = wishes.limiter.take_skipped(wishes.work_order_id, at)
+                skipped = wishes.limiter.take_skipped(wishes.work_order_id, record, at)
                 if skipped is not None:
                     out.append(skipped)
             out.append(record)

@@ -463,6 +463,31 @@ def test_a_rate_limit_skips_output_with_a_count_and_never_errors() -> None:
     assert course.choose(Batch([record(7, "a", "agent_output")]), later) == [record(7, "a", "agent_output")]
 
 
+@given(
+    st.lists(st.sampled_from(("agent_output", "agent_output", "agent_error")), max_size=30),
+    st.lists(st.tuples(st.integers(-20, 20), st.sampled_from((0.0, 0.3, 2.0))), max_size=20),
+)
+def test_what_a_rate_limit_skipped_is_counted_once_though_the_connection_falls_back(
+    kinds: list[str], moves: list[tuple[int, float]]
+) -> None:
+    limiter, now, place, skipped = Limiter(2, now=0.0), 0.0, 0, 0
+    records = [record(n, "a", kind) for n, kind in enumerate([*kinds, "agent_error"], 1)]
+    passed: set[int | None] = set()
+    for move, pause in [*moves, (1000, 1.0)]:
+        # Back: what passed after that was dropped, and is asked about again.
+        passed = {seq for seq in passed if move >= 0 or (seq or 0) <= place + move}
+        for one in records[place : max(0, place + move)]:
+            now += pause
+            if limiter.admits(one, now):
+                told = limiter.take_skipped("a", one, NOW)
+                skipped += told.count if told else 0
+                passed.add(one.seq)
+        place = min(max(0, place + move), len(records))
+    missing = [one for one in records if one.seq not in passed]
+    assert {one.type for one in missing} <= {"agent_output"}
+    assert skipped == len(missing)
+
+
 def test_replay_of_nothing_is_complete_at_once() -> None:
     course = Course()
     course.subscribe("a", Filters(), head=7, since=7)
