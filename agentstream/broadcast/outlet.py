@@ -191,6 +191,17 @@ class Outlet(trio.abc.Stream):
             self._changed.unpark_all()
             self._changed = None
 
+    async def writable(self) -> None:
+        """Wait until the socket takes something. For `refill`, which must not fetch what would have to be held.
+
+        Raises `trio.TooSlowError` after the stall limit.
+        """
+        with trio.fail_after(self._stall_limit):
+            if self._fd is None:
+                await self._stream.wait_send_all_might_not_block()
+            else:
+                await trio.lowlevel.wait_writable(self._fd)
+
     def wake(self) -> None:
         """Let the pump run, if it doesn't."""
         if self._open and not self._pumping:
@@ -242,8 +253,7 @@ class Outlet(trio.abc.Stream):
             try:
                 self._advance(os.writev(self._fd, self._buffers()))
             except BlockingIOError:
-                with trio.fail_after(self._stall_limit):
-                    await trio.lowlevel.wait_writable(self._fd)
+                await self.writable()
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
             else:

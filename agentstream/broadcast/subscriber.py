@@ -165,6 +165,10 @@ class Subscriber:
 
     async def _refill(self) -> bool:
         """Queue the next page; False when all is live. Awaited by the outlet's pump, when nothing waits."""
+        if not self.course.catching_up:
+            return False
+        # A stalled connection must not hold a page, also when what was dropped left nothing to be written.
+        await self.outlet.writable()
         announced_from, announced = self.hub.announced()
         read = self.course.next_read(self.hub.position, announced_from=announced_from)
         if read is None:

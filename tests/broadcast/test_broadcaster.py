@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,9 +16,11 @@ import attrs
 import orjson
 import pytest
 import trio
+import trio.testing
 
 from agentstream.broadcast.broadcaster import EventBroadcaster
 from agentstream.broadcast.emitter import Emitter
+from agentstream.broadcast.frames import frame
 from agentstream.broadcast.outlet import Outlet
 from agentstream.broadcast.subscriber import Subscriber
 from agentstream.journal.base import Record
@@ -61,6 +65,7 @@ class Client:
     """A subscriber's socket, read when the test wants it."""
 
     subscriber: Subscriber
+    near: trio.socket.SocketType
     stream: trio.SocketStream
     _data: bytearray = attrs.field(factory=bytearray)
     _heard: list[dict[str, Any]] = attrs.field(factory=list)
@@ -88,7 +93,7 @@ class Hall:
     def client(self, *, stall_limit: float = 600.0) -> Client:
         near, far = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
         outlet = Outlet(near, self.nursery, stall_limit=stall_limit)
-        self.clients.append(Client(self.broadcaster.connect(outlet), far))
+        self.clients.append(Client(self.broadcaster.connect(outlet), near.socket, far))
         return self.clients[-1]
 
     def subscribe(self, client: Client, work_order_id: str = "*", since: int | None = None, **filters: bool) -> None:
@@ -174,6 +179,36 @@ async def test_many_stalled_subscribers_hold_next_to_nothing(tmp_path: Path) -> 
         for client in (stalled[0], stalled[1], stalled[199]):
             heard = await client.hear(20_000)
             assert [one["seq"] for one in heard] == list(range(1, 20_001))
+
+
+async def test_who_is_stalled_holds_no_page_though_not_a_byte_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_hall(tmp_path, backlog_limit=100_000) as hall:
+        pages: list[int] = []
+        real = hall.journal.read
+
+        async def read(after: int, **options: Any) -> list[Record]:
+            pages.append(after)
+            return await real(after, **options)
+
+        monkeypatch.setattr(hall.journal, "read", read)
+        client = hall.client()
+        hall.subscribe(client)
+        # Small writes are taken whole or not at all: the socket is full, and nothing waits.
+        filled = 0
+        small = frame(b'{"type":"pong"}')
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(client.near.fileno(), small)
+                filled += 1
+        await hall.publish("w", 0, 2000)
+        await hall.delivered()
+        await trio.testing.wait_all_tasks_blocked()
+        assert hall.broadcaster.statistics().catching_up == 1
+        assert (hall.broadcaster.statistics().backlog_bytes, pages) == (0, [])
+        heard = await client.hear(filled + 2000)
+        assert [one["seq"] for one in heard[filled:]] == list(range(1, 2001))
 
 
 async def test_a_stalled_subscriber_is_closed_and_counted(tmp_path: Path) -> None:

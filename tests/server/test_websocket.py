@@ -19,7 +19,7 @@ from websockets.sync.client import connect as blocking_connect
 
 from agentstream.model.events import AgentError, AgentOutput, AgentOutputDelta, Event, WorkOrderCreated
 from agentstream.model.orders import WorkOrder, WorkOrderRequest
-from agentstream.server.websocket import WebSocketLimits
+from agentstream.server.connection import WebSocketLimits
 from tests.support.orchestration import Orchestration
 from tests.support.service import PATIENCE, Service, open_service, until
 
@@ -209,7 +209,7 @@ async def test_a_wrong_token_is_told_and_closed_with_1008(tmp_path: Path, how: s
 async def test_who_does_not_answer_when_its_token_is_gone_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentstream.server.websocket._CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("agentstream.server.connection._CLOSE_SECONDS", 0.05)
     async with open_service(tmp_path) as service:
         token = service.tokens.create("gone", "read")
         stream = await trio.open_tcp_stream("127.0.0.1", service.port)
