@@ -19,24 +19,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import attrs
 import trio
 
-from agentstream.agents.base import DEFAULT_STOP_STEPS, Exit, Moment, Parser, StopTarget
-from agentstream.agents.command import LenientParser
+from agentstream.agents.base import DEFAULT_STOP_STEPS, Exit, StopTarget
 from agentstream.errors import Conflict, NotFound, SpawnFailed
 from agentstream.model.events import (
     AgentError,
     AgentOutput,
-    AgentOutputDelta,
     AgentRaw,
     AgentThinking,
     AgentToolCall,
-    AgentToolResult,
-    ApprovalRequested,
     ApprovalResolved,
     Decision,
     Event,
@@ -45,15 +40,15 @@ from agentstream.model.events import (
 )
 from agentstream.model.limits import encoded_size, fit
 from agentstream.model.result import ExecutionResult
-from agentstream.runs.capture import Capture, Tail, open_capture
-from agentstream.runs.collect import CollectedText, HeadTail
+from agentstream.runs.capture import Capture, open_capture
+from agentstream.runs.collect import HeadTail
 from agentstream.runs.conversation import Conversation
 from agentstream.runs.ending import Ending
-from agentstream.runs.framing import Line, LineFramer
 from agentstream.runs.inotify import InotifyHub
 from agentstream.runs.patience import Due, Patience
 from agentstream.runs.process import AgentProcess, spawn
 from agentstream.runs.progress import Progress
+from agentstream.runs.reading import OutputReader
 from agentstream.runs.spec import RunSpec
 from agentstream.runs.stop import Cause, StopSwitch
 from agentstream.runs.throttle import ThrottledChannel
@@ -61,10 +56,6 @@ from agentstream.runs.workspace import WorkspaceWatcher
 
 Sink = Callable[[Sequence[Event]], Awaitable[None]]
 
-#: Lines parsed between two checkpoints: two hundred ordinary lines take about 2 ms, which others can wait for.
-_LINES_PER_TURN: Final = 200
-#: Events of a line below this size can't be over the wire's bound: JSON of the same text is about as long.
-_SURELY_SMALL: Final = 16 * 1024
 #: What a run that was stopped has left to read is read for so long, in seconds: the agent may have been far ahead of us.
 _DRAIN_PATIENCE: Final = 10.0
 #: What an event counts for in the collected events besides its text, in bytes.
@@ -92,24 +83,6 @@ class RunNursery:
         self._redact = redact
         self._channel = ThrottledChannel()
         self._events: HeadTail[Event] = HeadTail(spec.limits.max_collected_bytes)
-        self._stdout = CollectedText(spec.limits.max_collected_bytes)
-        self._stderr = CollectedText(spec.limits.max_collected_bytes)
-        self._parser: Parser = (
-            spec.adapter.parser(spec.request, approval_seconds=spec.limits.approval_timeout)
-            if spec.adapter is not None
-            else LenientParser(spec.request)
-        )
-        options = spec.options
-        self._unwanted = frozenset[type[Event]](
-            kind
-            for kind, asked_for in (
-                (AgentToolCall, options.emit_tool_calls),
-                (AgentToolResult, options.emit_tool_results),
-                (AgentOutput, options.emit_output),
-                (AgentOutputDelta, options.emit_output),
-            )
-            if not asked_for
-        )
         self._exit: Exit | None = None
         self._started = 0.0
         self._poke = trio.Event()
@@ -117,6 +90,7 @@ class RunNursery:
         self._ticking = trio.CancelScope()
         self._output_bytes = 0
         self._progress: Progress
+        self._reader: OutputReader
         self._patience: Patience
         self._told_phase = "Starting"
 
@@ -126,6 +100,15 @@ class RunNursery:
         """Carry out the run to its end, in whatever way it ends. Raises nothing of the agent's making."""
         self._started = trio.current_time()
         self._progress = Progress(self._started)
+        self._reader = OutputReader(
+            self.spec,
+            self._channel,
+            self._progress,
+            self.conversation,
+            redact=self._redact,
+            note=self._note,
+            parsed=self._look_at_summary,
+        )
         self._patience = Patience(
             idle_timeout=self.spec.limits.idle_timeout,
             result_grace=self.spec.limits.result_grace,
@@ -141,7 +124,9 @@ class RunNursery:
             resumed = True if self.spec.request.resume_session_id else None
             agent_type = self.spec.adapter.agent_type if self.spec.adapter else "command"
             await self.emit(
-                RunStarted(**self.envelope(), run_number=self.spec.run_number, agent_type=agent_type, resumed=resumed),
+                RunStarted(
+                    **self.spec.envelope(), run_number=self.spec.run_number, agent_type=agent_type, resumed=resumed
+                ),
                 self._progress_update(),
             )
             if self.stop.cause is None:
@@ -186,8 +171,8 @@ class RunNursery:
                 nursery.start_soon(self._tick)
                 try:
                     async with trio.open_nursery() as readers:
-                        readers.start_soon(self._read_stdout, capture.stdout)
-                        readers.start_soon(self._read_stderr, capture.stderr)
+                        readers.start_soon(self._reader.read_stdout, capture.stdout)
+                        readers.start_soon(self._reader.read_stderr, capture.stderr)
                         await self._wait_for_agent(process)
                         capture.stdout.finish()
                         capture.stderr.finish()
@@ -207,8 +192,7 @@ class RunNursery:
         finally:
             if watcher is not None:
                 watcher.close()
-        moment = self._now()
-        await self._channel.send(self._wanted(self._parser.close(moment), moment, size=_SURELY_SMALL + 1))
+        await self._reader.close()
 
     async def _start_agent(self, nursery: trio.Nursery, capture: Capture) -> AgentProcess:
         try:
@@ -280,23 +264,7 @@ class RunNursery:
                 return
         await process.kill()
 
-    # --- reading ---------------------------------------------------------------------------------------------------
-
-    async def _read_stdout(self, tail: Tail) -> None:
-        framer = LineFramer(max_line_bytes=self.spec.limits.max_line_bytes)
-        while data := await tail.read_chunk():
-            if not self._note(data):
-                return
-            await self._parse(framer.push(data))
-        await self._parse(framer.finish())
-
-    async def _read_stderr(self, tail: Tail) -> None:
-        framer = LineFramer(max_line_bytes=self.spec.limits.max_line_bytes)
-        while data := await tail.read_chunk():
-            if not self._note(data):
-                return
-            await self._pass_stderr(framer.push(data))
-        await self._pass_stderr(framer.finish())
+    # --- what the readers tell --------------------------------------------------------------------------------------
 
     def _note(self, data: bytes) -> bool:
         """Count what was read; False when it is too much, and the rest is not worth reading."""
@@ -307,60 +275,8 @@ class RunNursery:
         self.stop.throw(Cause.OUTPUT)
         return False
 
-    async def _parse(self, lines: list[Line]) -> None:
-        for start in range(0, len(lines), _LINES_PER_TURN):
-            moment = self._now()
-            turn = self._clean(lines[start : start + _LINES_PER_TURN])
-            self._stdout.add(b"\n".join(turn) + b"\n")
-            wanted: list[Event] = []
-            for data in turn:
-                wanted += self._wanted(self._parser.parse(data, moment), moment, size=len(data))
-            await self._channel.send(wanted)
-            self._look_at_summary()
-            await self._give_way(start, lines)
-
-    async def _pass_stderr(self, lines: list[Line]) -> None:
-        for start in range(0, len(lines), _LINES_PER_TURN):
-            moment = self._now()
-            turn = self._clean(lines[start : start + _LINES_PER_TURN])
-            self._stderr.add(b"\n".join(turn) + b"\n")
-            wanted: list[Event] = []
-            for data in turn:
-                if text := data.decode(errors="replace").strip():
-                    event = AgentError(**self.envelope(), message=text, code="STDERR", source="stderr")
-                    wanted += self._wanted([event], moment, size=len(data))
-            await self._channel.send(wanted)
-            await self._give_way(start, lines)
-
-    @staticmethod
-    async def _give_way(start: int, lines: Sequence[Line]) -> None:
-        # After the last turn reading on does so: the agent that prints a line now and then shouldn't pay twice.
-        if start + _LINES_PER_TURN < len(lines):
-            await trio.lowlevel.checkpoint()
-
-    def _clean(self, lines: Sequence[Line]) -> list[bytes]:
-        """The lines without secrets. Nearly always there is none: one search for all of them tells."""
-        data = [line.data for line in lines]
-        if self._redact is None or self._redact(joined := b"\n".join(data)) == joined:
-            return data
-        return [self._redact(one) for one in data]
-
-    def _wanted(self, events: list[Event], at: Moment, *, size: int) -> list[Event]:
-        """What the options ask for, in pieces that fit the wire."""
-        wanted: list[Event] = []
-        for event in events:
-            self._progress.observe(event, at.monotonic)
-            match event:
-                case ApprovalRequested():
-                    self.conversation.opened(event)
-                case ApprovalResolved():
-                    self.conversation.closed(event.request_id)
-            if type(event) not in self._unwanted:
-                wanted += fit(event) if size > _SURELY_SMALL else (event,)
-        return wanted
-
     def _look_at_summary(self) -> None:
-        finished = self.spec.adapter is not None and self._parser.summary.finished
+        finished = self.spec.adapter is not None and self._reader.parser.summary.finished
         if finished is not (self._patience.finished_at is not None):
             self._patience.finished_at = trio.current_time() if finished else None
             self.poke()
@@ -399,7 +315,7 @@ class RunNursery:
 
     def note_message(self) -> None:
         """A message was written: the agent is not finished any more."""
-        self._parser.summary.finished = False
+        self._reader.parser.summary.finished = False
         self._patience.last_activity = trio.current_time()
         self._look_at_summary()
 
@@ -436,7 +352,7 @@ class RunNursery:
             request.request_id: known.get(request.request_id, expiry) for request in self.conversation.approvals
         }
         self._patience.input_open = self.conversation.is_open
-        self._patience.in_flight = self._parser.summary.in_flight
+        self._patience.in_flight = self._reader.parser.summary.in_flight
         self._patience.stopping = self.stop.cause is not None
 
     async def _carry_out_due(self, action: Due, request_id: str, now: float) -> None:
@@ -463,37 +379,28 @@ class RunNursery:
         """Answer a permission request, and tell it. Raises `NotFound`, `Conflict`."""
         await self.conversation.answer(request_id, decision, message=message, updated_input=updated_input)
         self._patience.last_activity = trio.current_time()
-        await self.emit(ApprovalResolved(**self.envelope(), request_id=request_id, decision=decision, message=message))
+        await self.emit(
+            ApprovalResolved(**self.spec.envelope(), request_id=request_id, decision=decision, message=message)
+        )
 
     # --- events and the end ----------------------------------------------------------------------------------------
 
-    def _now(self) -> Moment:
-        return Moment(datetime.now(UTC), trio.current_time())
-
-    def envelope(self) -> dict[str, Any]:
-        """What every event of this run begins with."""
-        return {
-            "work_order_id": self.spec.work_order_id,
-            "run_id": self.spec.run_id,
-            "timestamp": datetime.now(UTC),
-        }
-
     def _error(self, code: str, message: str) -> AgentError:
-        return AgentError(**self.envelope(), message=message, code=code, source="daemon")
+        return AgentError(**self.spec.envelope(), message=message, code=code, source="daemon")
 
     def _progress_update(self) -> ProgressUpdate:
-        return ProgressUpdate(**self.envelope(), **attrs.asdict(self._progress.update(trio.current_time())))
+        return ProgressUpdate(**self.spec.envelope(), **attrs.asdict(self._progress.update(trio.current_time())))
 
     def _ending(self, trouble: SpawnFailed | None) -> Ending:
         return Ending(
             spec=self.spec,
-            summary=self._parser.summary,
+            summary=self._reader.parser.summary,
             exit=self._exit,
             cause=self.stop.cause,
             reason=self.stop.reason,
             failure=self.failure,
             trouble=trouble,
-            stderr_tail=self._stderr.tail(),
+            stderr_tail=self._reader.stderr.tail(),
             duration_ms=round((trio.current_time() - self._started) * 1000),
         )
 
@@ -501,14 +408,14 @@ class RunNursery:
         if ending.outcome.success:
             self._progress.complete(trio.current_time())
             await self.emit(self._progress_update())
-        await self.emit(*fit(ending.event(**self.envelope())))
+        await self.emit(*fit(ending.event(**self.spec.envelope())))
 
     def _result(self, ending: Ending) -> ExecutionResult:
         return ending.result(
-            stdout=self._stdout.text(),
-            stderr=self._stderr.text(),
+            stdout=self._reader.stdout.text(),
+            stderr=self._reader.stderr.text(),
             events=(*self._events.head, *self._events.tail),
-            truncated=self._stdout.truncated or self._stderr.truncated or self._events.omitted > 0,
+            truncated=self._reader.stdout.truncated or self._reader.stderr.truncated or self._events.omitted > 0,
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -74,3 +75,7 @@ class RunSpec:
     watch_workspace: bool
     #: Directories below the workspace whose changes are nobody's business, such as the daemon's own data.
     watch_exclude: tuple[Path, ...] = ()
+
+    def envelope(self) -> dict[str, Any]:
+        """What every event of this run begins with, now."""
+        return {"work_order_id": self.work_order_id, "run_id": self.run_id, "timestamp": datetime.now(UTC)}
