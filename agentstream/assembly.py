@@ -20,7 +20,7 @@ from agentstream.runs import cgroup
 from agentstream.runs.driver import Driver
 from agentstream.runs.sandbox import open_sandbox
 from agentstream.runs.spec import RunLimits
-from agentstream.server.connection import WebSocketLimits
+from agentstream.server.websocket import WebSocketLimits
 from agentstream.settings import ServerSettings, Settings
 
 if TYPE_CHECKING:

@@ -115,7 +115,7 @@ class Reloader:
         self.rules.rules = rules
         configure_logs(new, self.environ)
         self.orchestrator.reconfigure(assembly.drivers, assembly.options, assembly.redact_run)
-        self.websocket.services.limits = websocket_limits(new)
+        self.websocket.limits = websocket_limits(new)
         self.door.use(app)
 
 

@@ -33,10 +33,9 @@ from agentstream.journal.sqlite import open_journal
 from agentstream.model import wire
 from agentstream.model.events import AgentOutput
 from agentstream.server.auth import Rules
-from agentstream.server.connection import WebSocketLimits
 from agentstream.server.listener import Door, Entrance, open_tcp
 from agentstream.server.tokens import TokenStore, prepare_data_dir
-from agentstream.server.websocket import WebSocketServer
+from agentstream.server.websocket import WebSocketLimits, WebSocketServer
 from agentstream.settings import ServerSettings
 
 TASKS = 10

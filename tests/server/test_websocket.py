@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,10 +17,11 @@ import trio_websocket
 from websockets.asyncio.client import connect as foreign_connect
 from websockets.exceptions import ConnectionClosed as ForeignClosed
 from websockets.sync.client import connect as blocking_connect
+from wsproto.handshake import H11Handshake
 
 from agentstream.model.events import AgentError, AgentOutput, AgentOutputDelta, Event, WorkOrderCreated
 from agentstream.model.orders import WorkOrder, WorkOrderRequest
-from agentstream.server.connection import WebSocketLimits
+from agentstream.server.websocket import WebSocketLimits
 from tests.support.orchestration import Orchestration
 from tests.support.service import PATIENCE, Service, open_service, until
 
@@ -87,6 +89,15 @@ async def test_replay_joins_live_while_events_pour_in(tmp_path: Path) -> None:
                     contents.append(int(message["content"]))
             assert contents == list(range(9000))
             assert complete == 1
+
+
+async def test_a_connection_keeps_nothing_of_its_handshake(tmp_path: Path) -> None:
+    async with open_service(tmp_path) as service, service.connect() as first, service.connect() as second:
+        for peer in (first, second):
+            await peer.ask("subscribe", "subscription_confirmed", workOrderId="w")
+        gc.collect()
+        kept = [one for one in gc.get_objects() if isinstance(one, H11Handshake) and not one.client]
+        assert kept == []
 
 
 async def test_replay_count_and_time(tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ async def test_a_wrong_token_is_told_and_closed_with_1008(tmp_path: Path, how: s
 async def test_who_does_not_answer_when_its_token_is_gone_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentstream.server.connection._CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("agentstream.server.websocket._CLOSE_SECONDS", 0.05)
     async with open_service(tmp_path) as service:
         token = service.tokens.create("gone", "read")
         stream = await trio.open_tcp_stream("127.0.0.1", service.port)

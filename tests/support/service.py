@@ -17,13 +17,12 @@ from agentstream.broadcast.broadcaster import EventBroadcaster
 from agentstream.journal.base import Record
 from agentstream.journal.sqlite import SqliteJournal, open_journal
 from agentstream.server.auth import Rules
-from agentstream.server.connection import WebSocketLimits
 from agentstream.server.http import make_app
 from agentstream.server.listener import Door, Entrance, open_tcp, open_unix
 from agentstream.server.metrics import Metrics
 from agentstream.server.sse import Doorbell
 from agentstream.server.tokens import TokenStore, prepare_data_dir
-from agentstream.server.websocket import WebSocketServer
+from agentstream.server.websocket import WebSocketLimits, WebSocketServer
 from agentstream.settings import ServerSettings
 from tests.support.orchestration import Orchestration
 
