@@ -196,6 +196,7 @@ class Outlet(trio.abc.Stream):
 
         Raises `trio.TooSlowError` after the stall limit.
         """
+        self._must_be_open()
         with trio.fail_after(self._stall_limit):
             if self._fd is None:
                 await self._stream.wait_send_all_might_not_block()
@@ -280,6 +281,11 @@ class Outlet(trio.abc.Stream):
                 entry.written.set()
         del self._queue[:done]
 
+    def _must_be_open(self) -> None:
+        # Before each use of the descriptor: its number may be another connection's by now.
+        if not self._open:
+            raise trio.ClosedResourceError("the connection was closed")
+
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def _cut_off(self) -> None:
@@ -322,8 +328,7 @@ class Outlet(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Queue ``data`` and wait until it is written. Cancelled: it is written nevertheless."""
         await trio.lowlevel.checkpoint()
-        if not self._open:
-            raise trio.ClosedResourceError("the connection was closed")
+        self._must_be_open()
         self.put(bytes(data))
         # trio-websocket sends one frame at a time.
         if data[:1] == _CLOSE_OPCODE:
@@ -342,9 +347,10 @@ class Outlet(trio.abc.Stream):
         await self.room(0)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """What the peer sent."""
+        """What the peer sent. Raises `trio.ClosedResourceError` when the connection is closed on our side."""
         while self._receiving:
             await self._wait()
+        self._must_be_open()
         max_bytes = max_bytes or _RECEIVE_BYTES
         data: bytes | bytearray
         self._receiving = True
@@ -357,8 +363,7 @@ class Outlet(trio.abc.Stream):
             else:
                 # As Trio's own stream, whose six calls inside each other take 1.5 KiB of each connection that only listens.
                 await trio.lowlevel.wait_readable(self._fd)
-                if not self._open:
-                    raise trio.ClosedResourceError("the connection was closed")
+                self._must_be_open()
                 data = os.read(self._fd, max_bytes)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error

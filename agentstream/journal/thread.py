@@ -32,7 +32,10 @@ class WriterThread:
         self._error: BaseException | None = None
 
     async def do(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns or raises. Once it was begun it is finished, and waited for, even when this is cancelled."""
+        """What ``work`` returns or raises. Once it was begun it is finished, and waited for, even when this is cancelled.
+
+        Raises `trio.Cancelled` then.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             # Taking it with `acquire` would be a turn of the event loop also when it is free.
@@ -43,11 +46,17 @@ class WriterThread:
             if self._thread is None:
                 self._begin()
             self._works.put(work)
-            with trio.CancelScope(shield=True):
+            try:
                 await trio.lowlevel.wait_readable(self._told)
-            os.read(self._told, 1)
-            error, self._error = self._error, None
-            result, self._result = self._result, None
+            except trio.Cancelled:
+                # A shield for every wait would be an eighth of what the event loop does for an event.
+                with trio.CancelScope(shield=True):
+                    await trio.lowlevel.wait_readable(self._told)
+                raise
+            finally:
+                os.read(self._told, 1)
+                error, self._error = self._error, None
+                result, self._result = self._result, None
         finally:
             self._turn.release()
         if error is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import attrs
 import pytest
@@ -29,6 +30,8 @@ class Pipe:
     """An outlet on a socket with small buffers, and its other end."""
 
     outlet: Outlet
+    #: Of the descriptor.
+    number: int
     far: trio.SocketStream
     nursery: trio.Nursery
 
@@ -68,7 +71,7 @@ async def open_pipe(*, stall_limit: float = 60.0, direct: bool = True) -> AsyncI
     async with trio.open_nursery() as nursery:
         outlet = Outlet(stream, nursery, stall_limit=stall_limit)
         try:
-            yield Pipe(outlet, far_stream, nursery)
+            yield Pipe(outlet, near.fileno(), far_stream, nursery)
         finally:
             await outlet.aclose()
             await trio.aclose_forcefully(stream)
@@ -141,6 +144,27 @@ async def test_nothing_follows_a_close_frame() -> None:
         await pipe.outlet.aclose()
         heard = await pipe.read(lambda heard: len(heard) == 2)
         assert [type(one) for one in heard] == [CloseConnection]
+
+
+async def test_a_closed_outlet_has_nothing_to_do_with_who_got_its_number() -> None:
+    async with open_pipe() as pipe:
+        pipe.outlet.abort()
+        near, far = socket.socketpair()
+        with near, far, ExitStack() as stack:
+            # Mostly it has the number already: the lowest that is free.
+            if near.fileno() != pipe.number:
+                os.dup2(near.fileno(), pipe.number)
+                stack.callback(os.close, pipe.number)
+            far.send(b"for somebody else")
+            with trio.fail_after(PATIENCE):
+                with pytest.raises(trio.ClosedResourceError):
+                    await pipe.outlet.receive_some()
+                with pytest.raises(trio.ClosedResourceError):
+                    await pipe.outlet.writable()
+                with pytest.raises(trio.ClosedResourceError):
+                    await pipe.outlet.send_all(PING)
+                # Nobody waits for it either, which would hinder its new owner.
+                await trio.lowlevel.wait_readable(pipe.number)
 
 
 async def test_a_pong_between_events() -> None:

@@ -48,18 +48,19 @@ async def test_what_work_raises_is_raised_and_the_next_is_not_concerned() -> Non
     thread.end()
 
 
-async def test_work_that_was_begun_is_waited_for_and_told_though_cancelled() -> None:
+async def test_work_that_was_begun_is_waited_for_though_cancelled() -> None:
     thread = WriterThread("writer")
     begun, go_on = threading.Event(), threading.Event()
     answers: list[str] = []
 
-    def work() -> str:
+    def work() -> None:
         begun.set()
         assert go_on.wait(PATIENCE)
-        return "done"
+        answers.append("done")
 
     async def ask() -> None:
-        answers.append(await thread.do(work))
+        await thread.do(work)
+        answers.append("told")
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
@@ -70,6 +71,8 @@ async def test_work_that_was_begun_is_waited_for_and_told_though_cancelled() -> 
             assert answers == []
         go_on.set()
     assert answers == ["done"]
+    # And what it left is not the next one's.
+    assert await thread.do(lambda: "next") == "next"
     thread.end()
 
 
