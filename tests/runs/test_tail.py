@@ -55,6 +55,11 @@ async def rest_of(tail: SpoolTail) -> bytes:
         return b"".join([chunk async for chunk in tail])
 
 
+async def collect(tail: SpoolTail, chunks: trio.MemorySendChannel[bytes]) -> None:
+    async for chunk in tail:
+        await chunks.send(chunk)
+
+
 async def test_growth_wakes_the_reader(spool: Path, kind: str) -> None:
     async with optional_hub(kind) as hub:
         tail = SpoolTail(spool, hub)
@@ -206,4 +211,66 @@ async def test_a_busy_reader_lets_others_run(spool: Path) -> None:
         nursery.cancel_scope.cancel()
     assert len(chunks) > 10
     assert turns > 10
+    tail.close()
+
+
+async def busy_tail(spool: Path, hub: InotifyHub) -> SpoolTail:
+    """One that has just brought a line after the other, each within the hour of the one before."""
+    tail = SpoolTail(spool, hub, poll_seconds=3600)
+    with trio.fail_after(60):
+        for number in range(10):
+            append(spool, b"line %d\n" % number)
+            assert await tail.read_chunk()
+            if not hub.statistics().watches:
+                return tail
+    raise AssertionError("still watched")
+
+
+async def test_what_a_stream_that_never_stops_brings_meanwhile_is_read_together(
+    spool: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1
+    async with optional_hub("inotify") as hub, trio.open_nursery() as nursery:
+        assert hub is not None
+        tail = await busy_tail(spool, hub)
+        send, chunks = trio.open_memory_channel[bytes](10)
+        nursery.start_soon(collect, tail, send)
+        for piece in (b"one ", b"two ", b"three"):
+            append(spool, piece)
+            await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3600)
+        with trio.fail_after(60):
+            assert await chunks.receive() == b"one two three"
+        tail.finish()
+    tail.close()
+
+
+async def test_a_stream_that_paused_is_watched_again(spool: Path, mock_clock: trio.testing.MockClock) -> None:
+    mock_clock.rate = 1
+    async with optional_hub("inotify") as hub, trio.open_nursery() as nursery:
+        assert hub is not None
+        tail = await busy_tail(spool, hub)
+        send, chunks = trio.open_memory_channel[bytes](10)
+        nursery.start_soon(collect, tail, send)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3600)
+        await trio.testing.wait_all_tasks_blocked()
+        append(spool, b"at once")
+        with trio.fail_after(60):
+            assert await chunks.receive() == b"at once"
+        tail.finish()
+    tail.close()
+
+
+async def test_the_end_of_a_stream_that_never_stopped_is_not_waited_for(spool: Path) -> None:
+    async with optional_hub("inotify") as hub, trio.open_nursery() as nursery:
+        assert hub is not None
+        tail = await busy_tail(spool, hub)
+        send, chunks = trio.open_memory_channel[bytes](10)
+        nursery.start_soon(collect, tail, send)
+        await trio.testing.wait_all_tasks_blocked()
+        append(spool, b"the last line\n")
+        tail.finish()
+        with trio.fail_after(60):
+            assert await chunks.receive() == b"the last line\n"
     tail.close()
