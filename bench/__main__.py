@@ -37,7 +37,7 @@ class Workload:
 
 #: In the order of the page.
 WORKLOADS: dict[str, Workload] = {
-    "paced": Workload(paced.run, {"crowds": (2,), "events": 50, "rounds": 1}),
+    "paced": Workload(paced.run, {"crowds": (2,), "events": 50, "window": 0.2, "rounds": 1}),
     "burst": Workload(burst.run, {"clients": 3, "events": 50, "rounds": 1}),
     "burst-wide": Workload(
         burst.run, {"clients": 5, "events": 20, "rounds": 1}, {"clients": 1000, "events": 200, "rounds": 1}
@@ -47,7 +47,7 @@ WORKLOADS: dict[str, Workload] = {
     "lines": Workload(lines.run, {"lines": 100, "rounds": 1}),
     "runs": Workload(runs.run, {"counts": (1, 2), "window": 1.0}),
     "connections": Workload(connections.run, {"others": 20, "active": 2, "events": 20, "rounds": 1}),
-    "growth": Workload(growth.run, {"sizes": ((0, 1), (2000, 20)), "appends": 20, "rounds": 1}),
+    "growth": Workload(growth.run, {"sizes": ((0, 1), (2000, 20)), "turns": 2}),
     "replay": Workload(replay.run, {"events": 2000, "orders": 20}),
     "hotpath": Workload(hotpath.run, {"times": 200}),
     "guard": Workload(guard.run, {"times": 2}),
