@@ -142,6 +142,7 @@ class EventBroadcaster(Emitter):
         if subscriber not in self._all:
             return
         del self._all[subscriber]
+        subscriber.let_go()
         if subscriber.outlet.stalled:
             self._stalled += 1
         for subscription in subscriber.course.subscriptions():

@@ -52,7 +52,8 @@ class _Waiting:
     written: trio.Event | None = None
 
 
-async def _nothing() -> bool:
+async def nothing_more() -> bool:
+    """An `Outlet.refill` that has nothing."""
     return False
 
 
@@ -87,7 +88,7 @@ class Outlet(trio.abc.Stream):
         self._pumping = False
         #: Who waits for something to be written or read, as long as somebody does.
         self._changed: trio.lowlevel.ParkingLot | None = None
-        self.refill: Callable[[], Awaitable[bool]] = _nothing
+        self.refill: Callable[[], Awaitable[bool]] = nothing_more
         #: Called once when the connection is closed, from either side or by us.
         self.on_closed: Callable[[], None] = _nobody_asked
         #: Bytes that wait to be written.

@@ -22,7 +22,7 @@ from agentstream.agents.base import Moment
 from agentstream.broadcast.batch import ALL, Batch, Chunk
 from agentstream.broadcast.frames import event_frame, frame
 from agentstream.broadcast.limiter import Limiter
-from agentstream.broadcast.outlet import Outlet
+from agentstream.broadcast.outlet import Outlet, nothing_more
 from agentstream.broadcast.subscription import Course, Mixed, Notice, Read
 from agentstream.errors import JournalError
 from agentstream.journal.base import Journal, Record
@@ -79,6 +79,10 @@ class Subscriber:
 
     def __attrs_post_init__(self) -> None:
         self.outlet.refill = self._refill
+
+    def let_go(self) -> None:
+        """Nothing more is delivered. What refers to us no longer does, so that a connection is gone as soon as it has ended."""
+        self.outlet.refill = nothing_more
 
     # --- live ------------------------------------------------------------------------------------------------------
 

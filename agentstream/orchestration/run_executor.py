@@ -82,6 +82,9 @@ class RunExecutor:
             self.result = cancelled.result
         except AgentstreamError as error:
             return error
+        finally:
+            # It refers to us. What it collected shouldn't have to wait for the garbage collector.
+            self.executor = None
         return self.result
 
     async def _take(self, batch: Sequence[Event]) -> None:

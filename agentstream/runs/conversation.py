@@ -25,7 +25,7 @@ class Conversation:
 
     def __init__(self, adapter: Adapter | None, on_change: Callable[[], None]) -> None:
         self._adapter = adapter
-        self._on_change = on_change
+        self.on_change = on_change
         self._stream: trio.abc.SendStream | None = None
         self._lock = trio.StrictFIFOLock()
         self._open: dict[str, ApprovalRequested] = {}
@@ -35,7 +35,7 @@ class Conversation:
     def attach(self, stream: trio.abc.SendStream) -> None:
         """The agent runs, and its stdin is open."""
         self._stream = stream
-        self._on_change()
+        self.on_change()
 
     @property
     def is_open(self) -> bool:
@@ -67,7 +67,7 @@ class Conversation:
         stream, self._stream = self._stream, None
         if stream is not None:
             await trio.aclose_forcefully(stream)
-            self._on_change()
+            self.on_change()
 
     def _agent(self) -> Adapter:
         if self._adapter is None:
@@ -93,12 +93,12 @@ class Conversation:
     def opened(self, request: ApprovalRequested) -> None:
         """The agent asks."""
         self._open[request.request_id] = request
-        self._on_change()
+        self.on_change()
 
     def closed(self, request_id: str) -> None:
         """The agent took its question back, or it was answered."""
         self._open.pop(request_id, None)
-        self._on_change()
+        self.on_change()
 
     async def answer(
         self, request_id: str, decision: Decision, *, message: str | None, updated_input: dict[str, Any] | None
@@ -107,7 +107,7 @@ class Conversation:
         request = self._open.pop(request_id, None)
         if request is None:
             raise NotFound(f"no open approval request {request_id}; it was answered, expired or withdrawn")
-        self._on_change()
+        self.on_change()
         if updated_input is None:
             updated_input = request.input
         try:

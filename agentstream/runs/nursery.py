@@ -141,7 +141,9 @@ class RunNursery:
             self._channel.close()
             await self._pumped.wait()
             nursery.cancel_scope.cancel()
-        return self._result(ending)
+        result = self._result(ending)
+        self._let_go()
+        return result
 
     async def _start_hub(self, nursery: trio.Nursery) -> None:
         """A run by itself has an inotify instance of its own, or polls where there is none left."""
@@ -263,6 +265,12 @@ class RunNursery:
             if process.exit is not None:
                 return
         await process.kill()
+
+    def _let_go(self) -> None:
+        """End what refers back to us, so that a run with all that it collected is gone as soon as nobody needs it."""
+        self._sink = _nowhere
+        self.conversation.on_change = self._reader.parsed = _nobody
+        del self._reader.note
 
     # --- what the readers tell --------------------------------------------------------------------------------------
 
@@ -417,6 +425,14 @@ class RunNursery:
             events=(*self._events.head, *self._events.tail),
             truncated=self._reader.stdout.truncated or self._reader.stderr.truncated or self._events.omitted > 0,
         )
+
+
+async def _nowhere(_events: Sequence[Event]) -> None:
+    pass
+
+
+def _nobody() -> None:
+    pass
 
 
 def _size(event: Event) -> int:

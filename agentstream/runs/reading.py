@@ -39,7 +39,7 @@ class OutputReader:
     """Reads stdout and stderr of one run into its throttled channel; one task each.
 
     ``note`` is told of what was read, and says whether to read on. ``parsed`` is called when lines were parsed, and the parser's
-    summary may be another.
+    summary may be another. Both may be taken away once nothing is read any more.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class OutputReader:
         self._progress = progress
         self._conversation = conversation
         self._redact = redact
-        self._note = note
-        self._parsed = parsed
+        self.note = note
+        self.parsed = parsed
         options = spec.options
         self._unwanted = frozenset[type[Event]](
             kind
@@ -83,7 +83,7 @@ class OutputReader:
         """Until the end, or until it was too much."""
         framer = LineFramer(max_line_bytes=self._spec.limits.max_line_bytes)
         while data := await tail.read_chunk():
-            if not self._note(data):
+            if not self.note(data):
                 return
             await self._parse(framer.push(data))
         await self._parse(framer.finish())
@@ -92,7 +92,7 @@ class OutputReader:
         """Likewise; each line is an `AgentError`."""
         framer = LineFramer(max_line_bytes=self._spec.limits.max_line_bytes)
         while data := await tail.read_chunk():
-            if not self._note(data):
+            if not self.note(data):
                 return
             await self._pass_stderr(framer.push(data))
         await self._pass_stderr(framer.finish())
@@ -111,7 +111,7 @@ class OutputReader:
             for data in turn:
                 wanted += self._wanted(self.parser.parse(data, moment), moment, size=len(data))
             await self._channel.send(wanted)
-            self._parsed()
+            self.parsed()
             await self._give_way(start, lines)
 
     async def _pass_stderr(self, lines: list[Line]) -> None:

@@ -127,8 +127,10 @@ class SpoolTail:
                 self._watch = None  # no watch is left: poll
 
     def _unwatch(self) -> None:
-        if self._watch is not None and self._hub is not None:
-            self._hub.unwatch(self._watch)
+        # The two refer to each other.
+        watch, self._watch = self._watch, None
+        if watch is not None and self._hub is not None:
+            self._hub.unwatch(watch)
 
     def _read(self) -> bytes:
         wanted = self._chunk_bytes

@@ -240,9 +240,14 @@ class Door:
                 stream.head = None
                 self._shielded.add(stream)
                 # As Hypercorn's own worker does for each connection. The state is what ASGI's lifespan would have filled.
-                await TCPServer(
+                server = TCPServer(
                     self._app, self._hypercorn, self._context, {}, cast("trio.SSLStream[trio.SocketStream]", stream)
                 )
+                try:
+                    await server
+                finally:
+                    # Its protocol refers back to it: without this the garbage collector would have to find the two.
+                    vars(server).clear()
         finally:
             self._streams.discard(stream)
             self._shielded.discard(stream)
