@@ -38,6 +38,8 @@ class Found:
     memory: float
     connecting: float
     subscribing: float
+    #: The longest garbage collection while they connected and subscribed.
+    collecting: float
     held: dict[str, float | str]
 
 
@@ -56,7 +58,10 @@ def measured(others: int, active: int, events: int, rate: int, rounds: int) -> F
         with subscribers(port, active, wish="w") as interested:
             alone = min([go(interested, "w") for _ in range(rounds)])
             before = proc.anonymous(server.pid)
+            tell(server, "collector")
             with subscribers(port, others, wish="x") as crowd:
+                tell(server, "held")
+                collecting = json.loads(ask(server))["collector"]
                 memory = (proc.anonymous(server.pid) - before) / others
                 beside = min([go(interested, "w") for _ in range(rounds)])
                 tell(server, "watch")
@@ -69,6 +74,7 @@ def measured(others: int, active: int, events: int, rate: int, rounds: int) -> F
                     memory=memory,
                     connecting=crowd.connecting,
                     subscribing=crowd.subscribing,
+                    collecting=collecting,
                     held=held,
                 )
 
@@ -89,6 +95,7 @@ def run(
             ("memory of a connection, KiB", number(found.memory / KIB)),
             ("handshakes a second", number(per_second)),
             ("subscriptions a second", number(others / found.subscribing)),
+            ("longest garbage collection meanwhile, ms", number(found.collecting * 1000)),
             (f"CPU us per delivery to {active}, nobody else connected", number(found.alone)),
             (f"CPU us per delivery to {active}, {others:,} others connected", number(found.beside)),
             (f"fan-out to {others:,}: longest step by the clock, ms ({found.held['step_of']})", number(step)),

@@ -8,7 +8,8 @@ argv is MODE EVENTS RATE SIZE CLIENTS; the protocol is told in bench/duel.py. MO
 
 Besides the protocol: ``go`` may come again and may name a work order (else ``w``); ``cpu`` prints the CPU seconds since the last
 ``go``; ``flood`` is more than a socket and a backlog hold, and prints a line; ``watch`` begins to look how long the event loop is
-held (`Held`), and ``held`` prints what was seen. Events carry the mark that `bench.subscribers` takes delays from.
+held (`Held`; ``collector``: how long by garbage collections, which takes no time itself), and ``held`` prints what was seen. Events
+carry the mark that `bench.subscribers` takes delays from.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import attrs
 import trio
 
 from agentstream.broadcast.broadcaster import EventBroadcaster
+from agentstream.collector import short_collections
 from agentstream.journal.base import Record
 from agentstream.journal.sqlite import open_journal
 from agentstream.model import wire
@@ -172,10 +174,11 @@ async def converse(agents: Agents) -> None:
             for _ in range(FLOOD[0]):
                 await agents.journal.append([event(FLOOD[1])])
             print(flush=True)
-        elif command == "watch":
+        elif command in ("watch", "collector"):
             held = Held()
             gc.callbacks.append(held.collected)
-            trio.lowlevel.add_instrument(held)
+            if command == "watch":
+                trio.lowlevel.add_instrument(held)
         elif command == "held" and held is not None:
             print(held.told(), flush=True)
         else:
@@ -214,6 +217,6 @@ async def main(mode: str, events: int, rate: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    # As `agentstream serve` does with what it has imported.
-    gc.freeze()
-    trio.run(main, sys.argv[1], *map(int, sys.argv[2:5]))
+    # As `agentstream serve` does.
+    with short_collections():
+        trio.run(main, sys.argv[1], *map(int, sys.argv[2:5]))

@@ -21,7 +21,7 @@ LAYERS = [
     ["runs", "journal", "broadcast"],
     ["orchestration"],
     ["server", "client"],
-    ["daemon", "assembly", "entrances", "reload", "traces", "systemd", "systemd_unit"],
+    ["daemon", "assembly", "entrances", "reload", "traces", "systemd", "systemd_unit", "collector"],
     ["cli", "__main__", "reference"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

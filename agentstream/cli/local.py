@@ -80,20 +80,21 @@ def serve(
         load = partial(_load, config_file, flags)
         settings = load()
         # Here, since the other commands need neither the web framework nor the journal and start in half the time without.
-        # Sixty thousand objects that stay for good: the collector passes over them, while they are made and in the months to come.
+        # Sixty thousand objects that stay for good: not looked at while they are made, nor in the months to come.
         gc.disable()
         from agentstream import daemon
-
-        gc.freeze()
-        gc.enable()
         from agentstream.cli import demo as demo_run
+        from agentstream.collector import short_collections
+
+        gc.enable()
 
         async def listening(where: daemon.Listening) -> None:
             demo_run.say_listening(where)
             if demo:
                 await demo_run.show(where)
 
-        trio.run(partial(daemon.serve, settings, load=load, on_listening=listening))
+        with short_collections():
+            trio.run(partial(daemon.serve, settings, load=load, on_listening=listening))
 
 
 # --- config ----------------------------------------------------------------------------------------------------------
