@@ -19,6 +19,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 import attrs
@@ -90,7 +91,7 @@ class InotifyHub:
     """
 
     def __init__(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = _libc()
         try:
             self._add_watch = libc.inotify_add_watch
             self._rm_watch = libc.inotify_rm_watch
@@ -194,6 +195,12 @@ class InotifyHub:
             watch.active = False
         for watch in watches:
             watch.callback(InotifyEvent(IN_IGNORED, b""))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """Once: it and its functions refer to each other."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _os_error(number: int, path: str | None = None) -> OSError:

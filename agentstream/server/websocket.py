@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import attrs
 import structlog
@@ -136,6 +136,8 @@ class WebSocketServer:
                     finally:
                         del self._connections[connection]
                 nursery.cancel_scope.cancel()
+            if websocket is not None:
+                _end_parser(websocket)
         except* (ConnectionClosed, LocalProtocolError):
             # Out of trio-websocket's reader: it answers a ping, or a fault of the peer's, when the connection is closing already.
             pass
@@ -414,6 +416,13 @@ def _forget_handshake(websocket: WebSocketConnection) -> None:
     with suppress(AttributeError):  # Of a release that has them elsewhere: then they stay.
         websocket._wsproto.handshake = cast("H11Handshake", _PAST)
         websocket._handshake_headers = ()
+
+
+def _end_parser(websocket: WebSocketConnection) -> None:
+    """wsproto's parser of frames is a generator of an object that has it: only the garbage collector would free the two."""
+    with suppress(AttributeError):  # Likewise.
+        frames: Any = websocket._wsproto.connection
+        frames._proto._parse_more.close()
 
 
 def _nobody_asked() -> None:
