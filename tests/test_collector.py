@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import socket
+import ssl
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,47 +78,59 @@ async def test_a_cancelled_run_of_an_agent_is_gone(tmp_path: Path) -> None:
     assert freed_by_the_collector() == []
 
 
-async def one_connection(service: Service) -> None:
-    """Without a WebSocket library: the client's rings are in this process too."""
-    stream = await trio.open_tcp_stream("127.0.0.1", service.port)
-    async with stream:
-        await stream.send_all(
-            b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nAuthorization: Bearer %s\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            % (service.port, service.token.encode())
-        )
-        assert b" 101 " in await stream.receive_some()
-        subscribe = b'{"type":"subscribe","workOrderId":"w","sinceSeq":0}'
-        await stream.send_all(bytes([0x81, 0x80 | len(subscribe), 0, 0, 0, 0]) + subscribe)
+def say(service: Service, tls: ssl.SSLContext | None, *said: bytes, until: bytes = b"") -> None:
+    """One after the other, each time until an answer came, and at last until this one; else until the server hangs up.
+
+    In a thread and without a library: what a Trio client leaves would be in this process too.
+    """
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as plain:
+        sock = tls.wrap_socket(plain, server_hostname="127.0.0.1") if tls is not None else plain
         heard = b""
-        while b"replay_complete" not in heard:
-            data = await stream.receive_some()
-            assert data, heard
+        for one in said:
+            sock.sendall(one)
+            heard = sock.recv(65536)
+        while not until or until not in heard:
+            data = sock.recv(65536)
             heard += data
-    await until(lambda: service.broadcaster.statistics().subscribers == 0)
-    await until(lambda: service.door.statistics().connections == 0)
+            if not data:
+                assert not until, heard
+                break
+        sock.close()
 
 
-async def one_request(service: Service) -> None:
-    stream = await trio.open_tcp_stream("127.0.0.1", service.port)
-    async with stream:
-        await stream.send_all(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nconnection: close\r\n\r\n" % service.port)
-        while await stream.receive_some():
-            pass
-    await until(lambda: service.door.statistics().connections == 0)
+def one_connection(service: Service, tls: ssl.SSLContext | None) -> None:
+    head = (
+        "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nAuthorization: Bearer {}\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    subscribe = b'{"type":"subscribe","workOrderId":"w","sinceSeq":0}'
+    frame = bytes([0x81, 0x80 | len(subscribe), 0, 0, 0, 0]) + subscribe
+    say(service, tls, head.format(service.port, service.token).encode(), frame, until=b"replay_complete")
 
 
+def one_request(service: Service, tls: ssl.SSLContext | None) -> None:
+    head = f"GET /health HTTP/1.1\r\nhost: 127.0.0.1:{service.port}\r\nconnection: close\r\n\r\n"
+    say(service, tls, head.encode())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("visit", [one_connection, one_request])
-async def test_a_visitor_leaves_nothing(tmp_path: Path, visit: object) -> None:
-    assert callable(visit)
-    async with open_service(tmp_path) as service:
+async def test_a_visitor_leaves_nothing(
+    tmp_path: Path, certificate: Path, visit: Callable[[Service, ssl.SSLContext | None], None], secure: bool
+) -> None:
+    tls = client = None
+    if secure:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        client = ssl.create_default_context(cafile=str(certificate))
+    async with open_service(tmp_path, tls=tls) as service:
         # The first makes what stays: routes, converters.
-        await visit(service)
-        freed_by_the_collector()
-        for _ in range(3):
-            await visit(service)
-        await trio.testing.wait_all_tasks_blocked()
-        assert freed_by_the_collector() == []
+        for _ in range(2):
+            await trio.to_thread.run_sync(visit, service, client)
+            await until(lambda: service.door.statistics().connections == 0)
+            await trio.testing.wait_all_tasks_blocked()
+            left = freed_by_the_collector()
+        assert left == []
 
 
 # --- what stays is not looked at again ---------------------------------------------------------------------------------

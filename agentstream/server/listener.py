@@ -230,6 +230,9 @@ class Door:
             log.exception("a connection failed")
         finally:
             await trio.aclose_forcefully(stream)
+            if isinstance(stream, trio.SSLStream):
+                # It refers back to the stream: without this OpenSSL's buffers would wait for the garbage collector.
+                vars(stream).pop("_handshook", None)
 
     async def _serve(self, stream: Replayed) -> None:
         self._streams.add(stream)

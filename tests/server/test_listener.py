@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -176,17 +175,6 @@ async def test_a_socket_file_that_is_left_over_is_replaced_and_one_in_use_is_not
     await first.aclose()
     again = await open_unix(path)
     await again.aclose()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for 127.0.0.1, in one file."""
-    where = tmp_path_factory.mktemp("tls") / "both.pem"
-    options = f"-x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {where} -out {where}.crt"
-    command = ["openssl", "req", *options.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
-    where.write_bytes(where.read_bytes() + Path(str(where) + ".crt").read_bytes())
-    return where
 
 
 async def test_tls_takes_the_same_path(tmp_path: Path, certificate: Path) -> None:
