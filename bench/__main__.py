@@ -40,7 +40,7 @@ WORKLOADS: dict[str, Workload] = {
     "paced": Workload(paced.run, {"crowds": (2,), "events": 50, "window": 0.2, "rounds": 1}),
     "burst": Workload(burst.run, {"clients": 3, "events": 50, "rounds": 1}),
     "burst-wide": Workload(
-        burst.run, {"clients": 5, "events": 20, "rounds": 1}, {"clients": 1000, "events": 200, "rounds": 1}
+        burst.run, {"clients": 5, "events": 20, "rounds": 1}, {"clients": 1000, "events": 200, "rounds": 2}
     ),
     "latency": Workload(latency.run, {"sizes": ((1, 2),), "lines": 5}),
     "stopped": Workload(stopped.run, {"clients": 2, "events": 20, "rounds": 1}),

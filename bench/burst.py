@@ -14,7 +14,7 @@ from bench.peers import BATCH, NCHAN, NODE, SINGLE, Peers
 from bench.report import Goal, Result, number
 
 
-def run(peers: Peers, *, clients: int = 100, events: int = 1000, size: int = 300, rounds: int = 2) -> Result:
+def run(peers: Peers, *, clients: int = 100, events: int = 1000, size: int = 300, rounds: int = 5) -> Result:
     """Measure it."""
     found, absent = peers.fan_out()
     best = interleaved(found, rounds, clients=clients, events=events, rate=0, size=size)

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,17 @@ class Held(trio.abc.Instrument):
 
 def event(size: int, key: str = "w", *, last: bool = False) -> AgentOutput:
     """An event of about ``size`` bytes on the wire."""
-    now = datetime.now(UTC)
-    bare = AgentOutput(work_order_id=key, run_id="r", timestamp=now, content="")
     mark = f"@{time.monotonic_ns()}@{next(NUMBERS)}@"
-    room = size - len(wire.event_body(bare)) - SEQ - len(mark)
-    return attrs.evolve(bare, content=mark + ("x" * (room - 5) + "~END~" if last else "x" * room))
+    room = size - overhead(key) - len(mark)
+    content = mark + ("x" * (room - 5) + "~END~" if last else "x" * room)
+    return AgentOutput(work_order_id=key, run_id="r", timestamp=datetime.now(UTC), content=content)
+
+
+@cache
+def overhead(key: str) -> int:
+    """Bytes of an event on the wire besides its text."""
+    bare = AgentOutput(work_order_id=key, run_id="r", timestamp=datetime.now(UTC), content="")
+    return len(wire.event_body(bare)) + SEQ
 
 
 async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
